@@ -1,0 +1,1 @@
+"""How a recipe becomes packages: builders describe the commands, stages run them."""

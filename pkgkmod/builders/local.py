@@ -1,0 +1,98 @@
+"""The builder `local`: rpmbuild and dpkg-buildpackage of this machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pkgkmod.command import Command
+from pkgkmod.data.arches import package_arch
+from pkgkmod.model.artifacts import PackageFormat, Recipe
+from pkgkmod.model.places import Places
+from pkgkmod.model.project import Project
+
+_TREES = "kernel-trees"
+
+
+class LocalBuilder:
+    """Packages made here, without a clean root: quick, and with modules that were compiled before."""
+
+    name = "local"
+    prebuilt = True
+    from_srpm = False
+
+    def tools(self, format: PackageFormat) -> tuple[str, ...]:
+        """Return the programs it needs."""
+        if format == "rpm":
+            return ("rpmbuild", "make", "strip", "tar", "xz")
+        return ("dpkg-buildpackage", "dh", "make", "strip", "tar", "xz")
+
+    def lay_out(self, recipe: Recipe, recipe_folder: Path, places: Places) -> None:
+        """Copy a recipe's files to where the commands look for them."""
+        if recipe.format == "rpm":
+            for name, file in (("SPECS", recipe.spec), ("SOURCES", recipe.archive)):
+                (places.folder / name).mkdir(parents=True)
+                shutil.copy2(recipe_folder / str(file), places.folder / name)
+            return
+        shutil.copytree(recipe_folder / str(recipe.debian), places.folder / recipe.name / "debian")
+        shutil.copy2(recipe_folder / recipe.archive, places.folder)
+        (places.folder / _TREES).mkdir()
+        for release, tree in places.kernel_trees.items():
+            (places.folder / _TREES / release).symlink_to(tree)
+
+    def rpm_command(self, recipe: Recipe, project: Project, places: Places) -> Command:
+        """Return the rpmbuild that makes the RPMs, in RPMS/ARCH/, or with `source_only` the SRPM, in SRPMS/.
+
+        They are made one by one since rpm puts the spec, with its macros expanded, into the SRPM: paths
+        are relative there and nothing is said about kernel trees, so that the same bytes come out
+        everywhere. The caller has checked that the build dependencies are there: kernel trees may lie
+        anywhere, and this machine's packages may be of another family.
+        """
+        if places.source_only:
+            return _rpmbuild("-bs", recipe, places, {"_topdir": ".", "_srcdefattr": "(-,root,root)"}, jobs=1)
+        defines = {"_topdir": str(places.folder)}
+        if recipe.kernels and (tree := places.kernel_trees.get(recipe.kernels[0])):
+            defines["kernel_tree"] = str(tree)
+        if places.prebuilt:
+            defines["kmod_prebuilt"] = str(places.prebuilt)
+        return _rpmbuild("-bb", recipe, places, defines, jobs=places.jobs)
+
+    def unpack_command(self, recipe: Recipe, places: Places) -> Command:
+        """Return the tar that unpacks a Debian source where `deb_command` builds it."""
+        argv = ("tar", "-x", "--no-same-owner", "--strip-components=1", "-f", f"../{recipe.archive}")
+        return Command(argv, cwd=places.folder / recipe.name)
+
+    def deb_command(self, recipe: Recipe, project: Project, places: Places) -> Command:
+        """Return the dpkg-buildpackage that makes source and binary packages, in the folder itself."""
+        env = {
+            "SOURCE_DATE_EPOCH": str(recipe.source_date_epoch),
+            "DEB_BUILD_OPTIONS": f"nocheck parallel={places.jobs}",
+        }
+        if places.kernel_trees:
+            env["KERNEL_TREES"] = str(places.folder / _TREES)
+        if places.prebuilt:
+            env["KMOD_PREBUILT"] = str(places.prebuilt)
+        build = ("dpkg-buildpackage", "-us", "-uc", "-d", "-S" if places.source_only else "-F")
+        arch = ("-a", package_arch(places.arch, "deb"))
+        return Command((*build, *arch), cwd=places.folder / recipe.name, env=env)
+
+
+def _rpmbuild(what: str, recipe: Recipe, places: Places, defines: dict[str, str], *, jobs: int) -> Command:
+    defines = {
+        **defines,
+        "_smp_mflags": f"-j{jobs}",
+        # Debian's rpm would look for a database in the home folder.
+        "_dbpath": "%{_topdir}/db",
+        "_tmppath": "%{_topdir}/tmp",
+        # The same bytes wherever and whenever it is built.
+        "_buildhost": "reproducible",
+        "use_source_date_epoch_as_buildtime": "1",
+        "clamp_mtime_to_source_date_epoch": "1",
+    }
+    options = [word for name, body in defines.items() for word in ("--define", f"{name} {body}")]
+    arch = package_arch(places.arch, "rpm")
+    return Command(
+        ("rpmbuild", what, "--nodeps", "--target", arch, *options, f"SPECS/{recipe.spec}"),
+        cwd=places.folder,
+        env={"SOURCE_DATE_EPOCH": str(recipe.source_date_epoch)},
+    )

@@ -1,0 +1,151 @@
+"""The command line: the only place that prints results and exits.
+
+Commands are loaded when they are used, so that `--help`, `--version` and completion stay quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from pkgkmod import __version__
+from pkgkmod.cli.invocation import Invocation, common_options
+from pkgkmod.errors import ExitCode, PkgkmodError, did_you_mean
+
+# Name: where the command is, and what --help says of it without loading it.
+COMMANDS = {
+    "init": ("project_commands:init", "Write a commented project file."),
+    "plan": ("run_commands:plan", "Show what would run, and why; touches nothing."),
+    "build": ("run_commands:build", "Run every stage that is needed."),
+    "status": ("info_commands:status", "Show what there is: results, their state and place."),
+    "config": ("project_commands:config", "Show the configuration, or its JSON Schema."),
+    "dump_config": ("project_commands:dump_config", "Write the merged configuration as a project file."),
+    "kconfig": (
+        "info_commands:kconfig",
+        "List the kernel options of the sources, and where each value is from.",
+    ),
+    "kernels": ("info_commands:kernels", "List the kernels that can be built for."),
+    "distros": ("info_commands:distros", "List the distributions that can be targets."),
+    "completion": ("info_commands:completion", "Print the completion script for a shell."),
+}
+STAGE_SUMMARIES = {
+    "prepare_sources": "Import the driver's sources from a git repository at a revision.",
+    "build_modules": "Compile the modules, once for each kernel.",
+    "generate_spec": "Write the spec file and source archive of each RPM target.",
+    "generate_debian": "Write the debian folder and source archive of each DEB target.",
+    "build_rpm": "Build source and binary RPMs.",
+    "build_deb": "Build source and binary DEBs.",
+    "build_iso": "Make a driver disk (ISO image) of the packages.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called; `-` and `_` are the same in names."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, stages of third parties included."""
+        from pkgkmod.cli.entrypoints import stage_names
+
+        return [*COMMANDS, *STAGE_SUMMARIES, *(n for n in stage_names() if n not in STAGE_SUMMARIES)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, or make one of a stage."""
+        name = cmd_name.replace("-", "_")
+        if name in COMMANDS:
+            module, _, attribute = COMMANDS[name][0].partition(":")
+            found: click.Command = getattr(import_module(f"pkgkmod.cli.{module}"), attribute)
+            return found
+        if name in STAGE_SUMMARIES or name in self.list_commands(ctx):
+            from pkgkmod.cli.stage_commands import stage_command
+
+            return stage_command(name)
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; name the nearest one where there is none."""
+        if args and self.get_command(ctx, args[0]) is None:
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"no command is called '{args[0]}'{'; ' + hint if hint else ''}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List commands and stages without loading them."""
+        others = [
+            name for name in self.list_commands(ctx) if name not in COMMANDS and name not in STAGE_SUMMARIES
+        ]
+        stages = [*STAGE_SUMMARIES.items(), *((name, "A stage of a plugin.") for name in others)]
+        with formatter.section("Stages, in order"):
+            formatter.write_dl(stages)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, facts[1]) for name, facts in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `pkgkmod init`. Every command explains itself with --help.",
+)
+@click.version_option(__version__, "-V", "--version", prog_name="pkgkmod", message="%(prog)s %(version)s")
+@common_options
+@click.pass_context
+def cli(ctx: click.Context, /, **given: Any) -> None:
+    """Package Linux kernel modules: RPMs, DEBs and driver disks from one git hash."""
+    ctx.obj = Invocation().with_options(given)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit; every fault becomes a message and an exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(sys.argv[1:] if args is None else args))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(args: list[str]) -> int:
+    from pkgkmod.cli.report import print_bug, print_error
+
+    try:
+        cli.main(args=args, prog_name="pkgkmod", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(
+            "\ninterrupted; what was finished is kept, and the same command goes on from there", err=True
+        )
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except PkgkmodError as error:
+        print_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            print_bug(error)
+            return ExitCode.BUG
+        from pkgkmod.errors import DiskFullError
+
+        where = f" where {error.filename} lies" if error.filename else ""
+        print_error(
+            DiskFullError(
+                "no space left on the disk", hint=f"free some space{where}, then run the same command again"
+            )
+        )
+        return ExitCode.DISK_FULL
+    except Exception as error:
+        print_bug(error)
+        return ExitCode.BUG
+    return ExitCode.OK

@@ -1,0 +1,182 @@
+"""What the commands that ddiskit had do beyond running their stage; its flags keep letters and meaning."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pkgkmod.cli.invocation import Invocation
+from pkgkmod.errors import SourcesChangedError, UsageError
+
+_PATH = click.Path(path_type=Path)
+
+
+def prepare_sources_options() -> list[click.Parameter]:
+    """Return the options of prepare_sources that write or check, rather than import."""
+    return [
+        click.Option(
+            ["-t", "--config-template"],
+            type=_PATH,
+            metavar="FILE",
+            help="Project file to start a new one from.",
+        ),
+        click.Option(
+            ["-M", "--major"], type=int, metavar="N", help="Major release of the distribution (new project)."
+        ),
+        click.Option(
+            ["-m", "--minor"], type=int, metavar="N", help="Minor release of the distribution (new project)."
+        ),
+        click.Option(
+            ["--check"], is_flag=True, help="Only tell whether the imported files are as git and patches say."
+        ),
+    ]
+
+
+def generate_options() -> list[click.Parameter]:
+    """Return the further options of generate_spec and generate_debian."""
+    return [
+        click.Option(
+            ["-t", "--template"], type=_PATH, metavar="FILE", help="Template to use (its folder is searched)."
+        )
+    ]
+
+
+def build_rpm_options() -> list[click.Parameter]:
+    """Return the further options of build_rpm."""
+    return [
+        click.Option(
+            ["-G", "--generate"], is_flag=True, help="Generate the spec anew, even over edits by hand."
+        )
+    ]
+
+
+def template_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings for `-t`: the folder of the template takes precedence."""
+    template: Path | None = given.get("template")
+    if template is None:
+        return {}
+    if not template.is_file():
+        raise UsageError(f"the template {template} is not a file", hint="give a file, such as kmod.spec.j2")
+    return {"rpm.templates": str(template.parent.resolve()), "deb.templates": str(template.parent.resolve())}
+
+
+def record_sources(invocation: Invocation, given: Mapping[str, Any]) -> None:
+    """Write what was given with -g, -r and -d to the project file, the revision as a full commit id.
+
+    Where there is no project file yet, one is made, as ddiskit did.
+    """
+    from pkgkmod.config.write import record_source
+    from pkgkmod.sources.repository import cache_folder, resolve_source
+
+    chosen = {
+        key: invocation.settings.get(f"source.{key}") for key in ("repository", "revision", "directories")
+    }
+    path = invocation.config
+    if not path.exists():
+        _new_project(path, chosen, given)
+    elif not any(chosen.values()):
+        return
+    repository = chosen["repository"]
+    if repository and Path(repository).expanduser().exists():
+        chosen["repository"] = os.path.abspath(Path(repository).expanduser())
+    loaded = invocation.with_settings({f"source.{k}": v for k, v in chosen.items() if v}).load()
+    source = loaded.project.source
+    commit = resolve_source(source, base=loaded.folder, cache=cache_folder())
+    progress = invocation.progress()
+    for line in record_source(
+        path,
+        repository=source.repository,
+        revision=commit,
+        directories=source.directories,
+        comment=source.revision if source.revision not in (None, commit) else None,
+    ):
+        progress.info(line)
+
+
+def _new_project(path: Path, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    from pkgkmod.cli.project_commands import default_targets, write_project_file
+
+    if given["config_template"]:
+        path.write_bytes(given["config_template"].read_bytes())
+        return
+    if not (chosen["repository"] and chosen["directories"]):
+        raise UsageError(
+            f"there is no {path} here",
+            hint="`pkgkmod init` writes one; so does prepare_sources when it is given -g REPO and -d DIR",
+        )
+    name = Path(chosen["directories"][0]).name.lower()
+    targets = [(f"el{given['major']}", given["minor"])] if given["major"] is not None else default_targets()
+    write_project_file(path, name=name, targets=targets)
+
+
+def check_sources(invocation: Invocation) -> None:
+    """Say whether the imported files equal the recorded git trees plus patches; fail where the level is `fail`."""
+    from pkgkmod.model.artifacts import SourceTree
+    from pkgkmod.sources.verify import tree_differences
+    from pkgkmod.workspace import Workspace
+
+    loaded = invocation.load()
+    level = loaded.project.source.check
+    result = Workspace(loaded.folder).newest("prepare_sources", "_", "_")
+    if result is None or result.state != "ok":
+        raise UsageError("no sources have been imported yet", hint="run `pkgkmod prepare_sources` first")
+    if level == "off":
+        click.echo("not checked: source.check is off")
+        return
+    differences = tree_differences(result.folder, result.load(SourceTree))
+    if not differences:
+        click.echo(
+            f"the imported files are those of {result.load(SourceTree).provenance.commit} plus patches"
+        )
+        return
+    if level == "fail":
+        raise SourcesChangedError(
+            f"{len(differences)} imported files are not what git and the patches say",
+            details="\n".join(differences),
+            hint="make a patch of the edits, or import again with `pkgkmod prepare_sources --force`",
+        )
+    for line in differences:
+        click.echo(line)
+
+
+def build_iso_of(files: tuple[Path, ...], invocation: Invocation) -> None:
+    """Make a driver disk of the given RPMs and folders of RPMs; no project is needed."""
+    from pkgkmod.cli.report import human_size
+    from pkgkmod.command import run
+    from pkgkmod.formats.rpm import read_header
+    from pkgkmod.media.rhdd3 import build_disk, find_rpms
+    from pkgkmod.model.project import Disk
+
+    packages = find_rpms(files)
+    image = Path(str(invocation.settings.get("disk.file") or f"{packages[0].name.removesuffix('.rpm')}.iso"))
+    label = str(invocation.settings.get("disk.label", Disk().label))
+    progress = invocation.progress()
+    with tempfile.TemporaryDirectory(prefix="pkgkmod-") as folder, progress.step(f"driver disk {image}"):
+        scratch = Path(folder)
+        names = build_disk(
+            {"": packages},
+            scratch / "image",
+            label=label,
+            epoch=max(read_header(package).build_time for package in packages),
+            scratch=scratch,
+            run=lambda command: run(command, log=scratch / "log", progress=progress),
+        )
+        move_into_place(scratch / "image", image)
+    click.echo(f"{image}  {human_size(image.stat().st_size)}  {len(names)} packages")
+
+
+def move_into_place(made: Path, destination: Path) -> None:
+    """Put a finished file where it was asked for, in one step."""
+    import shutil
+
+    aside = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(made, aside)
+        aside.replace(destination)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""How errors and results look."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from pkgkmod.errors import PkgkmodError
+from pkgkmod.progress import JsonLines, escape_controls
+
+
+def print_error(error: PkgkmodError) -> None:
+    """Say what is wrong, why, and what to do next, on standard error (and to programs that asked for JSON)."""
+    context = click.get_current_context(silent=True)
+    if context and getattr(context.obj, "json_lines", False):
+        JsonLines().event(
+            "error",
+            brief=error.brief,
+            details=error.details,
+            hint=error.hint,
+            log=error.log,
+            code=int(error.exit_code),
+        )
+    click.echo(click.style("error:", fg="red", bold=True) + " " + escape_controls(error.brief), err=True)
+    for line in error.details.splitlines():
+        click.echo("  " + escape_controls(line), err=True)
+    if error.hint:
+        click.echo(click.style("hint:", bold=True) + " " + escape_controls(error.hint), err=True)
+    if error.log:
+        click.echo(f"log: {shortest(error.log)}", err=True)
+
+
+def print_bug(error: Exception) -> None:
+    """Say that this is a fault of pkgkmod; the traceback appears only with PKGKMOD_TRACEBACK=1."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {type(error).__name__}: {error}", err=True)
+    if os.environ.get("PKGKMOD_TRACEBACK"):
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    else:
+        click.echo("hint: this is a bug in pkgkmod; PKGKMOD_TRACEBACK=1 shows where, for a report", err=True)
+
+
+def shortest(path: Path) -> str:
+    """Return a path relative to the current folder where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def human_size(size: int) -> str:
+    """Return a size in bytes as people write it: 157 KiB."""
+    amount, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print columns as wide as their longest cell; the last one is never cut, so that it can be copied."""
+    cells = [list(headers), *([escape_controls(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(headers))]
+    for number, row in enumerate(cells):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(click.style(line, bold=True) if number == 0 else line)

@@ -1,0 +1,1 @@
+"""The project file: layers, mistakes with their places, showing and writing."""

@@ -1,0 +1,216 @@
+"""The plan: which stages run for which kernels and targets, which are skipped, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pkgkmod.errors import PluginError, UsageError
+from pkgkmod.model.job import Job
+from pkgkmod.model.project import Project
+from pkgkmod.plugins import (
+    STAGES,
+    JobUnit,
+    KernelUnit,
+    ProjectUnit,
+    SourceUnit,
+    Stage,
+    Unit,
+    load,
+    registered,
+)
+from pkgkmod.workspace import Result, Workspace, digest
+
+Action = Literal["RUN", "SKIP", "KEEP"]
+Key = tuple[str, str, str]  # stage, target, kernel
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage for one unit, and the steps whose results it takes, by kind of artifact."""
+
+    stage: Stage[Any]
+    unit: Unit
+    needs: tuple[tuple[str, Key], ...]
+
+    @property
+    def key(self) -> Key:
+        """Where the result is filed."""
+        return (self.stage.name, *self.unit.key)
+
+    @property
+    def title(self) -> str:
+        """How the step is called in plans and progress: STAGE [TARGET/KERNEL]."""
+        where = "/".join(part for part in self.unit.key if part != "_")
+        return f"{self.stage.name} {where}".rstrip()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done about a step. `token` stands for its result in the fingerprints of others."""
+
+    step: Step
+    action: Action
+    reason: str
+    fingerprint: str
+    ingredients: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    token: str
+    result: Result | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is asked for: the project, its jobs, and the stages that are wanted."""
+
+    project: Project
+    base: Path
+    jobs: tuple[Job, ...]
+    stages: tuple[str, ...]
+    force: tuple[str, ...] = ()
+    """Stages that run although nothing changed."""
+
+
+def default_stages() -> tuple[str, ...]:
+    """Return the stages that `build` runs, those of third parties included."""
+    return tuple(name for name in registered(STAGES) if load(STAGES, name).in_build)
+
+
+def make_steps(selection: Selection) -> tuple[Step, ...]:
+    """Return the wanted steps and all they need, in an order in which they can run."""
+    stages = _chain(selection)
+    steps: dict[Key, Step] = {}
+    for stage in stages:
+        for unit in _units(stage, selection):
+            if stage.applies(unit):
+                step = Step(stage, unit, tuple(_needs(stage, unit, selection.project, steps.values())))
+                steps[step.key] = step
+    missing = [
+        name for name in selection.stages if not any(step.stage.name == name for step in steps.values())
+    ]
+    if missing and len(missing) == len(selection.stages):
+        raise UsageError(
+            f"there is nothing to do for {', '.join(missing)}",
+            hint="no target of the project makes such packages; `pkgkmod distros` shows which distribution makes which",
+        )
+    return tuple(steps.values())
+
+
+def _chain(selection: Selection) -> list[Stage[Any]]:
+    """Return the wanted stages and those that make what they consume, producers first."""
+    stages: dict[str, Stage[Any]] = {name: load(STAGES, name) for name in registered(STAGES)}
+    makers = {stage.produces: stage for stage in stages.values()}
+    ordered: list[Stage[Any]] = []
+    under_way: list[str] = []
+
+    def visit(stage: Stage[Any]) -> None:
+        if stage in ordered:
+            return
+        if stage.name in under_way:
+            raise PluginError(f"stages need each other: {' > '.join([*under_way, stage.name])}")
+        under_way.append(stage.name)
+        for kind in stage.consumes(selection.project):
+            if kind not in makers:
+                raise PluginError(f"no stage makes '{kind}', which the stage '{stage.name}' needs")
+            visit(makers[kind])
+        under_way.pop()
+        ordered.append(stage)
+
+    for name in selection.stages:
+        visit(stages[name] if name in stages else load(STAGES, name))
+    return ordered
+
+
+def _units(stage: Stage[Any], selection: Selection) -> Iterator[Unit]:
+    project, base = selection.project, selection.base
+    if stage.scope == "source":
+        yield SourceUnit(project, base)
+    elif stage.scope == "kernel":
+        kernels = {kernel.uname_r: kernel for job in selection.jobs for kernel in job.kernels}
+        yield from (KernelUnit(project, base, kernel) for kernel in kernels.values())
+    elif stage.scope == "job":
+        yield from (JobUnit(project, base, job) for job in selection.jobs)
+    else:
+        yield ProjectUnit(project, base, selection.jobs)
+
+
+def _needs(
+    stage: Stage[Any], unit: Unit, project: Project, known: Iterable[Step]
+) -> Iterator[tuple[str, Key]]:
+    for kind in stage.consumes(project):
+        for step in known:
+            if step.stage.produces == kind and _concerns(step.unit, unit):
+                yield kind, step.key
+
+
+def _concerns(made: Unit, taker: Unit) -> bool:
+    """Tell whether what was made for one unit is an input of another."""
+    if isinstance(made, KernelUnit) and isinstance(taker, KernelUnit):
+        return made.kernel.uname_r == taker.kernel.uname_r
+    if isinstance(made, KernelUnit) and isinstance(taker, JobUnit):
+        return made.kernel in taker.job.kernels
+    if isinstance(made, JobUnit) and isinstance(taker, JobUnit):
+        return made.key == taker.key
+    return True
+
+
+def decide(step: Step, inputs: Mapping[str, str], workspace: Workspace, *, forced: bool = False) -> Decision:
+    """Decide whether a step has to run; `inputs` maps the title of each needed step to its token."""
+    ingredients = {"version": step.stage.version, **step.stage.ingredients(step.unit)}
+    fingerprint = digest({"stage": step.stage.name, "ingredients": ingredients, "inputs": dict(inputs)})
+    found = workspace.find(*step.key, fingerprint)
+    action: Action = "RUN"
+    token = fingerprint
+    if found and found.state == "ok" and not forced:
+        changed = found.changed_files()
+        if not changed:
+            action, reason = "SKIP", "unchanged"
+        elif step.stage.on_edit(step.unit.project):
+            action, reason = "KEEP", f"edited by hand: {_listed(changed)}"
+            token = digest([fingerprint, found.content_digest()])
+        else:
+            reason = f"damaged: {_listed(changed)}"
+    elif forced:
+        reason = "asked for"
+    elif found:
+        reason = "failed before"
+    else:
+        reason = _what_changed(workspace.newest(*step.key), ingredients, inputs)
+    return Decision(
+        step, action, reason, fingerprint, ingredients, inputs, token, found if action != "RUN" else None
+    )
+
+
+def _what_changed(before: Result | None, ingredients: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    if before is None:
+        return "not done yet"
+    changed = [
+        name
+        for name in {**before.ingredients, **ingredients}
+        if before.ingredients.get(name) != ingredients.get(name)
+    ]
+    changed += [name for name in {**before.inputs, **inputs} if before.inputs.get(name) != inputs.get(name)]
+    return f"changed: {_listed(changed)}" if changed else "not done yet"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def make_plan(selection: Selection, workspace: Workspace) -> tuple[Decision, ...]:
+    """Return the decision for each step, taking for granted that what runs will succeed. Touches nothing."""
+    decisions: dict[Key, Decision] = {}
+    for step in make_steps(selection):
+        inputs = {decisions[key].step.title: decisions[key].token for _, key in step.needs}
+        forced = step.stage.name in selection.force
+        decisions[step.key] = decide(step, inputs, workspace, forced=forced)
+    return tuple(decisions.values())
+
+
+def needs_jobs(stages: Sequence[str], project: Project) -> bool:
+    """Tell whether the wanted stages, or those they need, are about kernels or packages."""
+    selection = Selection(project, Path(), (), tuple(stages))
+    return any(stage.scope != "source" for stage in _chain(selection))

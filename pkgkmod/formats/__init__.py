@@ -1,0 +1,1 @@
+"""Reading and writing package formats: the only imports of `rpm` and `debian`."""

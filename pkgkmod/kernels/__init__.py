@@ -1,0 +1,1 @@
+"""Where kernel build trees come from, and the compilers that fit them."""

@@ -1,0 +1,51 @@
+"""The compiler that fits a kernel: the family and major version that built it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pkgkmod.command import SYSTEM_PATH, capture
+from pkgkmod.data import package_of_tool
+from pkgkmod.errors import CompilerError
+from pkgkmod.model.kernel import Compiler, Kernel
+
+
+def find_compiler(kernel: Kernel, *, any_compiler: bool = False) -> Path:
+    """Return the installed compiler that built `kernel`.
+
+    With `any_compiler`, one of the same family but another major version will do where the right one
+    is missing. Raise CompilerError otherwise: a module of another compiler may not compile, and may
+    not load where the kernel uses compiler plugins.
+    """
+    wanted = kernel.compiler or Compiler("gcc", 0, "")
+    exact = shutil.which(f"{wanted.family}-{wanted.major}", path=SYSTEM_PATH)
+    if exact:
+        return Path(exact)
+    plain = shutil.which(wanted.family, path=SYSTEM_PATH)
+    major = _major(plain) if plain else 0
+    if plain and (any_compiler or wanted.major in (0, major)):
+        return Path(plain)
+    here = f"{wanted.family} here is version {major}" if plain else f"{wanted.family} is not installed"
+    raise CompilerError(
+        f"{kernel.uname_r} was built with {wanted}, and {here}",
+        details=f"the kernel's .config says: {wanted.text}" if wanted.text else "",
+        hint=f"install {wanted.family}-{wanted.major}; or set build.any_compiler = true to try with what is here"
+        if plain
+        else package_of_tool(wanted.family),
+    )
+
+
+def _major(compiler: str) -> int:
+    text = capture(compiler, "-dumpversion").partition(".")[0]
+    return int(text) if text.isdigit() else 0
+
+
+def make_variables(kernel: Kernel, compiler: Path) -> tuple[str, ...]:
+    """Return the make variables that tell kbuild to use `compiler`."""
+    if compiler.name.startswith("clang"):
+        return (
+            f"LLVM={compiler.name.removeprefix('clang')}" if "-" in compiler.name else "LLVM=1",
+            f"CC={compiler}",
+        )
+    return (f"CC={compiler}",)

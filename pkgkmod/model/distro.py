@@ -1,0 +1,49 @@
+"""Distributions: what their packages and installers expect, read from `data/distros/*.toml`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Grouping = Literal["base", "per-kernel", "per-flavour", "all"]
+
+
+class Distro(BaseModel):
+    """A distribution release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    """Name of the data file, used in `target.distro`."""
+    title: str
+    family: Literal["redhat", "fedora", "suse", "debian", "ubuntu"]
+    format: Literal["rpm", "deb"]
+    grouping: Grouping
+    """How kernels are put into jobs: a job each (`base`, `per-kernel`, `per-flavour`) or one for `all`."""
+    module_root: str
+    """Folder of the kernels' modules: /lib/modules or /usr/lib/modules."""
+    module_folder: str
+    """Folder below MODULE_ROOT/UNAME_R; `{name}` is the project's name."""
+    override_folder: str
+    """Folder, in the same form, that depmod is told to prefer (depmod.d(5), `override`)."""
+    kernel_tree: str
+    """Where the distribution installs a kernel's build tree; `{uname_r}` is the release."""
+    version_suffix: str = ""
+    """Put behind the release (RPM: `.el9`) or the revision (DEB: `~deb12`)."""
+    codename: str = ""
+    """Name that changelogs and archives use for the release (DEB)."""
+    standards_version: str = ""
+    """Version of the Debian policy that the release's packages follow (DEB)."""
+    spec_template: str = ""
+    """Template of the spec (RPM)."""
+    payload: str = ""
+    """Compression of RPM payloads, as rpm's `%_binary_payload` spells it."""
+    installer_disk: Literal["rhdd3", "none"] = "none"
+    """Driver disk layout of the distribution's installer."""
+    build_requires: tuple[str, ...] = ()
+    """Build dependencies besides the kernel's build tree: `NAME` or `NAME RELATION VERSION`."""
+    kernel_build_requires: str
+    """Build dependency on a kernel's build tree, in the same form; `{uname_r}` is the release."""
+    kernel_requires: str
+    """Run-time dependency on a kernel, in the same form; DEB: alternatives with ` | `."""

@@ -1,0 +1,265 @@
+"""The project: what the packager wrote, validated and frozen.
+
+These models are the reference of the project file: the JSON Schema, the documentation's table of keys
+and the messages about mistakes are all made from them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+CheckLevel = Literal["off", "warn", "fail"]
+ArchiveContent = Literal["default", "all", "kbuild"]
+
+# Names become file names, package names, make variables and macros, so they are kept to what all of
+# these accept (Debian policy 5.6.1 is the narrowest).
+_NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*")
+_MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_VERSION = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
+_RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
+_OPTION = re.compile(r"[A-Za-z0-9_]+")
+
+
+def _matching(pattern: re.Pattern[str], rule: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value) or ".." in value:
+            raise ValueError(f"{rule} (given: {value!r})")
+        return value
+
+    return AfterValidator(check)
+
+
+def relative_path(value: str) -> str:
+    """Return a source path in its shortest form; refuse one that is absolute or leads upwards."""
+    path = PurePosixPath(value)
+    if not value or path.is_absolute() or ".." in path.parts or not value.isprintable():
+        raise ValueError(f"must be a path inside the kernel tree, without '..' (given: {value!r})")
+    return str(path)
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError(f"must be one line of printable text (given: {value!r})")
+    return value
+
+
+def _text(value: str) -> str:
+    if any(not (c.isprintable() or c == "\n") for c in value):
+        raise ValueError("must be printable text")
+    return value
+
+
+Name = Annotated[
+    str,
+    _matching(
+        _NAME,
+        "must start with a lower-case letter or digit and hold only lower-case letters, digits and +._-",
+    ),
+]
+ModuleName = Annotated[str, _matching(_MODULE, "must hold only letters, digits, '_' and '-'")]
+VersionText = Annotated[
+    str, _matching(_VERSION, "must start with a digit and hold only letters, digits and .+~_ (no '-')")
+]
+ReleaseText = Annotated[
+    str, _matching(_RELEASE, "must start with a digit and hold only letters, digits and .+~_")
+]
+RelativePath = Annotated[str, AfterValidator(relative_path)]
+Line = Annotated[str, AfterValidator(_one_line)]
+Text = Annotated[str, AfterValidator(_text)]
+OptionName = Annotated[str, _matching(_OPTION, "must be the name of a kernel configuration option")]
+
+
+class Section(BaseModel):
+    """A table of the project file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+class ProjectInfo(Section):
+    """Who and what: the texts that every package carries."""
+
+    name: Name = Field(description="Name of the driver package, as in kmod-NAME.")
+    version: VersionText = Field("1.0", description="Version of the packages.")
+    release: ReleaseText = Field(
+        "1", description="Release of the packages; raise it when only the packaging changes."
+    )
+    epoch: int = Field(0, ge=0, description="Epoch of the packages; 0 is none.")
+    vendor: Name | None = Field(None, description="Vendor, as in kmod-VENDOR-NAME; none leaves it out.")
+    summary: Line = Field(
+        "", description="One line that says what the driver is; made from the name if empty."
+    )
+    description: Text = Field("", description="A paragraph that says more; the summary if empty.")
+    license: Line = Field("GPL-2.0-only", description="Licence of the sources, as an SPDX expression.")
+    maintainer: Line = Field(
+        "Nobody <nobody@localhost>", description="Who packages it: `Name <mail address>`, for changelogs."
+    )
+    url: Line = Field("", description="Home page of the driver.")
+
+    @field_validator("maintainer")
+    @classmethod
+    def _maintainer(cls, value: str) -> str:
+        if not re.fullmatch(r"[^<>]+ <[^<>@\s]+@[^<>\s]+>", value):
+            raise ValueError(f"must be of the form 'Name <name@example.org>' (given: {value!r})")
+        return value
+
+
+class Source(Section):
+    """Where the sources come from."""
+
+    repository: Line | None = Field(
+        None,
+        description="Git repository of the kernel: a folder, or a file://, https://, ssh:// or git:// URL.",
+    )
+    revision: Line | None = Field(
+        None, description="Commit, tag or branch; `prepare_sources` writes the full commit id."
+    )
+    directories: tuple[RelativePath, ...] = Field(
+        (), description="Folders and single files to import, by their path in the kernel tree."
+    )
+    follow_includes: bool = Field(
+        False, description="Import also what sources and Makefiles use outside the directories."
+    )
+    low_bandwidth: bool = Field(
+        False, description="Fetch fewer bytes in more requests (remote repositories)."
+    )
+    patches: Line = Field(
+        "patches", description="Folder of patches, beside the project file; it may be absent."
+    )
+    quilt: bool = Field(
+        True, description="Take patches in the order of the `series` file; otherwise all *.patch, by name."
+    )
+    check: CheckLevel = Field(
+        "warn", description="What to do when the imported files were edited: nothing (off), warn, or fail."
+    )
+    archive: ArchiveContent = Field(
+        "default",
+        description="What of the tree goes into the source archive: default (no dot files), all, or kbuild "
+        "(only Kbuild, Kconfig, Makefile, *.c and *.h).",
+    )
+
+
+class ModuleEntry(Section):
+    """A module to build; without any, all that the imported Makefiles define."""
+
+    name: ModuleName = Field(description="Name of the module, without .ko.")
+    directory: RelativePath | None = Field(
+        None, description="Folder whose Makefile builds it; found by itself when only one does."
+    )
+
+
+class Build(Section):
+    """How the modules are compiled."""
+
+    from_source: bool = Field(
+        False,
+        description="Compile inside rpmbuild and dpkg-buildpackage, as a build farm does, instead of once.",
+    )
+    sandbox: bool = Field(
+        True, description="Compile without network, in a read-only root, as an unprivileged user."
+    )
+    jobs: int = Field(0, ge=0, description="Parallel jobs of make; 0 is one for each processor.")
+    extra_cflags: Line = Field("", description="Further flags for the C compiler.")
+    any_compiler: bool = Field(
+        False, description="Accept a compiler of another major version than the kernel's, with a warning."
+    )
+    time_limit: int = Field(3600, gt=0, description="Seconds that one program may run.")
+
+
+class Target(Section):
+    """A distribution release and the kernels to build for."""
+
+    distro: Name = Field(description="Distribution release; `pkgkmod distros` lists them.")
+    kernels: tuple[Line, ...] = Field(
+        ("newest",),
+        min_length=1,
+        description="Kernel releases (`uname -r`), patterns with * and ?, or `newest`.",
+    )
+    minor: int | None = Field(None, ge=0, description="Minor release, as in .el9_4; none leaves it out.")
+    name: Name | None = Field(
+        None, description="Name of the target in plans and results; the distribution's if absent."
+    )
+
+    @property
+    def id(self) -> str:
+        """Name of the target in plans, results and messages."""
+        return self.name or self.distro
+
+
+class Rpm(Section):
+    """How RPMs are made."""
+
+    builder: Name = Field("local", description="Builder that makes them: local or mock, or a plugin's.")
+    srpm_only: bool = Field(False, description="Make the source RPM only.")
+    templates: Line | None = Field(
+        None, description="Folder with spec templates that take the place of the built-in ones."
+    )
+
+
+class Mock(Section):
+    """Settings of the builder `mock`."""
+
+    config: Line | None = Field(None, description="Mock's configuration (root) to use.")
+    offline: bool = Field(False, description="Do not let mock use the network.")
+    options: tuple[Line, ...] = Field((), description="Further options for mock.")
+    more_options: tuple[Line, ...] = Field((), description="Options on top of these, for a single run.")
+
+
+class Deb(Section):
+    """How DEBs are made."""
+
+    builder: Name = Field("local", description="Builder that makes them: local, or a plugin's.")
+    templates: Line | None = Field(
+        None, description="Folder with Debian templates that take the place of the built-in ones."
+    )
+
+
+class Disk(Section):
+    """The driver disk."""
+
+    label: Annotated[
+        str, _matching(re.compile(r"[A-Z0-9_]{1,32}"), "must hold 1 to 32 of A-Z, 0-9 and _")
+    ] = Field("OEMDRV", description="Volume label; installers look for OEMDRV.")
+    file: Line | None = Field(
+        None, description="Where to put a copy of the ISO image; otherwise it stays in the results."
+    )
+    include_srpm: bool = Field(False, description="Put the source RPMs on the disk, too.")
+
+
+class Project(Section):
+    """The whole project file."""
+
+    project: ProjectInfo
+    source: Source = Source()
+    module: tuple[ModuleEntry, ...] = Field((), description="Modules to build, one table each.")
+    kconfig: dict[OptionName, bool | int | Line] = Field(
+        default_factory=dict,
+        description="Kernel options for these sources, without CONFIG_: true or 'y', 'm', false or 'n', a number, a text.",
+    )
+    build: Build = Build()
+    target: tuple[Target, ...] = Field((), description="What to build for, one table each.")
+    rpm: Rpm = Rpm()
+    mock: Mock = Mock()
+    deb: Deb = Deb()
+    disk: Disk = Disk()
+    plugin: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Settings of plugins, one table each; the plugin validates its own."
+    )
+    signing: dict[str, Any] | None = Field(
+        None, description="Signing of modules and packages; not built yet."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Project:
+        if self.signing is not None:
+            raise ValueError("signing: signing of modules and packages is not built yet; remove the table")
+        ids = [target.id for target in self.target]
+        for twice in sorted({i for i in ids if ids.count(i) > 1}):
+            raise ValueError(f"target: two targets are called '{twice}'; give one a name of its own")
+        names = [module.name.replace("-", "_") for module in self.module]
+        for twice in sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"module: '{twice}' is there twice ('-' and '_' are the same to the kernel)")
+        return self

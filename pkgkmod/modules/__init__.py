@@ -1,0 +1,1 @@
+"""Compiling modules: makefiles, kernel options, kbuild."""

@@ -1,0 +1,216 @@
+"""What a plugin is, and how plugins are found.
+
+Stages, builders and kernel sources are entry points; the built-in ones are registered like any other.
+A plugin describes, the engine executes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from pkgkmod.command import Command, Completed, run
+from pkgkmod.errors import PkgkmodError, PluginError, did_you_mean
+from pkgkmod.model.artifacts import Artifact, PackageFormat, Recipe
+from pkgkmod.model.job import Job
+from pkgkmod.model.kernel import Kernel
+from pkgkmod.model.places import Places
+from pkgkmod.model.project import CheckLevel, Project
+from pkgkmod.progress import Progress
+from pkgkmod.workspace import Draft, Result, Workspace
+
+STAGES = "pkgkmod.stages"
+BUILDERS = "pkgkmod.builders"
+KERNEL_SOURCES = "pkgkmod.kernel_sources"
+
+Scope = Literal["source", "kernel", "job", "project"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A command-line option of a stage; it sets a key of the configuration for this run."""
+
+    flags: tuple[str, ...]
+    sets: str
+    """Dotted key, such as `source.archive` or `plugin.NAME.KEY`."""
+    help: str
+    value: Any = None
+    """What the bare flag sets; None if the option takes an argument."""
+    metavar: str = "TEXT"
+    multiple: bool = False
+    """May be given several times, and each argument may hold several words."""
+    number: bool = False
+    choices: Mapping[str, Any] | None = None
+    """Arguments that are allowed, with the values they set."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one run of a stage is about: the project as it is configured, and its folder."""
+
+    project: Project
+    base: Path
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Target and kernel under which results are filed; `_` where there is none."""
+        return "_", "_"
+
+
+class SourceUnit(Unit):
+    """The sources of the project."""
+
+
+@dataclass(frozen=True)
+class KernelUnit(Unit):
+    """One kernel."""
+
+    kernel: Kernel
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Results for a kernel serve all targets."""
+        return "_", self.kernel.uname_r
+
+
+@dataclass(frozen=True)
+class JobUnit(Unit):
+    """One source package."""
+
+    job: Job
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Results are filed by target, and by kernel where the job is for one."""
+        return self.job.target.id, self.job.kernel_label
+
+
+@dataclass(frozen=True)
+class ProjectUnit(Unit):
+    """Everything together."""
+
+    jobs: tuple[Job, ...]
+
+
+U = TypeVar("U", bound=Unit)
+U_contra = TypeVar("U_contra", bound=Unit, contravariant=True)
+U_co = TypeVar("U_co", bound=Unit, covariant=True)
+
+
+@dataclass(frozen=True)
+class Work(Generic[U_co]):
+    """What a stage is given to run: what it is about, the inputs, and where to put the result."""
+
+    unit: U_co
+    inputs: Mapping[str, tuple[Result, ...]]
+    draft: Draft
+    workspace: Workspace
+    progress: Progress
+
+    @property
+    def folder(self) -> Path:
+        """Folder to fill; it becomes the result."""
+        return self.draft.folder
+
+    def one(self, kind: str) -> Result:
+        """Return the only input of a kind."""
+        (found,) = self.inputs[kind]
+        return found
+
+    def run(self, command: Command) -> Completed:
+        """Run a program; what it writes goes to the result's log."""
+        return run(command, log=self.draft.log, progress=self.progress)
+
+
+class Stage(Protocol[U_contra]):
+    """A stage of the pipeline.
+
+    `consumes` and `produces` name kinds of artifacts; the chain of stages is derived from them.
+    """
+
+    name: str
+    version: int
+    """Raised when the stage makes something else of the same inputs."""
+    summary: str
+    scope: Scope
+    produces: str
+    in_build: bool
+    """True if `build` runs it although no other stage needs what it makes."""
+    options: tuple[Option, ...]
+
+    def consumes(self, project: Project) -> tuple[str, ...]:
+        """Return the kinds of artifacts that are needed first."""
+
+    def applies(self, unit: U_contra) -> bool:
+        """Tell whether there is anything to do for this unit."""
+
+    def on_edit(self, project: Project) -> CheckLevel | None:
+        """Return what to do when somebody edited the result: use it (off), use it and say so (warn), or fail.
+
+        None: the result is not for editing, and is made anew.
+        """
+
+    def ingredients(self, unit: U_contra) -> Mapping[str, object]:
+        """Return everything besides the inputs that shapes the result, as JSON-able values."""
+
+    def run(self, work: Work[Any]) -> Artifact:
+        """Fill `work.folder` and return its description."""
+
+
+class Builder(Protocol):
+    """A way to make packages of a recipe: it describes the commands, a stage runs them."""
+
+    name: str
+    prebuilt: bool
+    """True if it can take modules that were compiled before; false if it always compiles itself."""
+
+    def tools(self, format: PackageFormat) -> tuple[str, ...]:
+        """Return the programs it needs."""
+
+    def lay_out(self, recipe: Recipe, recipe_folder: Path, places: Places) -> None:
+        """Copy a recipe's files to where its commands look for them."""
+
+    def rpm_commands(self, recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
+        """Return the commands that make SRPM and RPMs, below SRPMS/ and RPMS/ of places.folder."""
+
+    def deb_commands(self, recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
+        """Return the commands that make source package and DEBs in places.folder."""
+
+
+class KernelSource(Protocol):
+    """A place where kernel build trees come from."""
+
+    name: str
+
+    def kernels(self, settings: Mapping[str, Any], base: Path) -> Iterable[Kernel]:
+        """Return the kernels it has; `settings` is the project's `[plugin.NAME]`."""
+
+
+@functools.cache
+def registered(group: str) -> dict[str, EntryPoint]:
+    """Return the plugins of a group by name, without loading them."""
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda p: p.name)}
+
+
+def load(group: str, name: str) -> Any:
+    """Return a new plugin object; raise PluginError if there is none of that name, or if it is broken."""
+    found = registered(group)
+    kind = group.rpartition(".")[2].rstrip("s").replace("_", " ")
+    if name not in found:
+        raise PluginError(
+            f"no {kind} is called '{name}'",
+            hint=did_you_mean(name, found) or f"known: {', '.join(found)}",
+        )
+    try:
+        return found[name].load()()
+    except PkgkmodError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"the {kind} '{name}' cannot be loaded: {type(error).__name__}: {error}",
+            hint=f"it is {found[name].value}; update or remove the package that brings it",
+        ) from error

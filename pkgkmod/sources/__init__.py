@@ -1,0 +1,1 @@
+"""The driver's sources: imported from git, patched, verified, and packed into archives."""

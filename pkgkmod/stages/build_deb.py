@@ -1,0 +1,83 @@
+"""build_deb: source package and DEBs of one job."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pkgkmod.formats.deb import read_deb
+from pkgkmod.model.artifacts import Package, PackageSet, Recipe
+from pkgkmod.model.project import Project
+from pkgkmod.plugins import JobUnit, Option, Work
+from pkgkmod.stages.packaging import builder_of, make_places, packaging_ingredients, run_build
+
+_SOURCE = (".dsc", ".orig.tar.xz", ".debian.tar.xz")
+_METADATA = (".changes", ".buildinfo")
+
+
+class BuildDeb:
+    """Make DEBs of a debian folder and finished modules, or let the builder compile them."""
+
+    name = "build_deb"
+    version = 1
+    summary = "Build source and binary DEBs."
+    scope: Literal["job"] = "job"
+    produces = "package_set.deb"
+    in_build = True
+    options = (
+        Option(
+            ("--from-source",),
+            "build.from_source",
+            "Compile inside dpkg-buildpackage, as a farm does.",
+            value=True,
+        ),
+    )
+
+    def consumes(self, project: Project) -> tuple[str, ...]:
+        """Return the recipe, and finished modules unless the build compiles."""
+        compiles = project.build.from_source or project.deb.builder != "local"
+        return ("recipe.deb",) if compiles else ("module_set", "recipe.deb")
+
+    def applies(self, unit: JobUnit) -> bool:
+        """Only for distributions that use DEB."""
+        return unit.job.distro.format == "deb"
+
+    def on_edit(self, project: Project) -> None:
+        """What was built is not edited by hand."""
+
+    def ingredients(self, unit: JobUnit) -> Mapping[str, object]:
+        """Return the builder and its tools."""
+        return packaging_ingredients(unit, "deb")
+
+    def run(self, work: Work[Any]) -> PackageSet:
+        """Build in a scratch folder, then keep the packages."""
+        made = work.one("recipe.deb")
+        recipe, builder = made.load(Recipe), builder_of(work.unit)
+        with work.workspace.scratch() as scratch:
+            places = make_places(work, scratch)
+            builder.lay_out(recipe, made.folder, places)
+            for command in builder.deb_commands(recipe, work.unit.project, places):
+                run_build(work, command, scratch)
+            packages = tuple(_kept(recipe, sorted(scratch.iterdir()), work.folder))
+        return PackageSet(format="deb", packages=packages, source_date_epoch=recipe.source_date_epoch)
+
+
+def _kept(recipe: Recipe, files: Iterable[Path], folder: Path) -> Iterable[Package]:
+    for file in files:
+        name, version, arch = recipe.name, recipe.version, "source"
+        if file.suffix == ".deb":
+            control = read_deb(file).control
+            name, version, arch = control["Package"], control["Version"], control["Architecture"]
+            kind: Literal["source", "binary", "metadata"] = "binary"
+        elif file.name.endswith(_SOURCE):
+            kind = "source"
+        elif file.suffix in _METADATA:
+            kind = "metadata"
+        else:
+            continue
+        shutil.copyfile(file, folder / file.name)
+        yield Package(
+            file=file.name, name=name, version=version, arch=arch, kind=kind, size=file.stat().st_size
+        )

@@ -1,0 +1,82 @@
+"""build_modules: the modules of one kernel, compiled once for every package format."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from pkgkmod.command import tool_stamp
+from pkgkmod.kernels.compiler import find_compiler
+from pkgkmod.model.artifacts import ModuleSet
+from pkgkmod.model.project import Project
+from pkgkmod.modules.buildfolder import static_texts, write_build_folder
+from pkgkmod.modules.compile import collect_modules, compile_command, raise_compile_error
+from pkgkmod.modules.survey import survey
+from pkgkmod.plugins import KernelUnit, Option, Work
+from pkgkmod.sources.reach import include_folders
+
+
+class BuildModules:
+    """Compile all modules of the project for a kernel, in one kbuild call."""
+
+    name = "build_modules"
+    version = 1
+    summary = "Compile the modules, once for each kernel."
+    scope = "kernel"
+    produces = "module_set"
+    in_build = True
+    options = (
+        Option(("-j", "--jobs"), "build.jobs", "Parallel jobs of make.", metavar="N", number=True),
+        Option(
+            ("--any-compiler",),
+            "build.any_compiler",
+            "Accept another compiler than the kernel's.",
+            value=True,
+        ),
+    )
+
+    def consumes(self, project: Project) -> tuple[str, ...]:
+        """Return what is compiled."""
+        return ("source_tree",)
+
+    def applies(self, unit: KernelUnit) -> bool:
+        """Every kernel gets its modules."""
+        return True
+
+    def on_edit(self, project: Project) -> None:
+        """What was built is not edited by hand."""
+
+    def ingredients(self, unit: KernelUnit) -> Mapping[str, object]:
+        """Return what shapes the compiled bytes: the kernel tree, the compiler, the options, the makefile."""
+        project = unit.project
+        compiler = find_compiler(unit.kernel, any_compiler=project.build.any_compiler)
+        return {
+            "kernel tree": unit.kernel.identity,
+            "compiler": tool_stamp(str(compiler)),
+            "linker": tool_stamp("ld"),
+            "makefile": static_texts(),
+            "kconfig": project.kconfig,
+            "modules": [module.model_dump() for module in project.module],
+            "extra_cflags": project.build.extra_cflags,
+            "name": [project.project.name, project.project.version],
+        }
+
+    def run(self, work: Work[Any]) -> ModuleSet:
+        """Compile in a scratch folder, then keep the modules."""
+        project, kernel = work.unit.project, work.unit.kernel
+        imported = work.one("source_tree").folder
+        plan = survey(project, imported / "tree")
+        with work.workspace.scratch() as scratch:
+            folder = scratch / "build"
+            write_build_folder(project, plan, imported, include_folders(imported / "tree"), folder)
+            command = compile_command(folder, kernel, project.build)
+            done = work.run(command)
+            if not done.ok:
+                raise_compile_error(done, kernel, folder)
+            finished = folder / "modules" / kernel.uname_r
+            for path in finished.iterdir():
+                if not path.name.startswith("."):
+                    shutil.copyfile(path, work.folder / path.name)
+        compiler = find_compiler(kernel, any_compiler=project.build.any_compiler)
+        return collect_modules(work.folder, plan.names, kernel, compiler.name)

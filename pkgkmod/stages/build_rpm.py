@@ -1,0 +1,108 @@
+"""build_rpm: SRPM and RPMs of one job."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pkgkmod.formats.rpm import read_header
+from pkgkmod.model.artifacts import Package, PackageSet, Recipe
+from pkgkmod.model.project import Project
+from pkgkmod.plugins import JobUnit, Option, Work
+from pkgkmod.stages.packaging import builder_of, make_places, packaging_ingredients, run_build
+
+
+class BuildRpm:
+    """Make RPMs of a spec and finished modules, or let the builder compile them."""
+
+    name = "build_rpm"
+    version = 1
+    summary = "Build source and binary RPMs."
+    scope: Literal["job"] = "job"
+    produces = "package_set.rpm"
+    in_build = True
+    options = (
+        Option(("-s", "--srpm"), "rpm.srpm_only", "Make the source RPM only.", value=True),
+        Option(
+            ("-a", "--tar-all"),
+            "source.archive",
+            "Put files whose names start with a dot into the archive, too.",
+            value="all",
+        ),
+        Option(
+            ("-e", "--tar-strict"),
+            "source.archive",
+            "Put only Kbuild, Kconfig, Makefile, *.c and *.h into the archive.",
+            value="kbuild",
+        ),
+        Option(
+            ("-g", "--check-git"),
+            "source.check",
+            "Edited sources: 0 do not look, 1 warn, 2 fail.",
+            choices={"0": "off", "1": "warn", "2": "fail"},
+        ),
+        Option(
+            ("--from-source",), "build.from_source", "Compile inside rpmbuild, as a farm does.", value=True
+        ),
+        Option(("-m", "--mock"), "rpm.builder", "Build with mock.", value="mock"),
+        Option(("-r", "--mock-config"), "mock.config", "Mock's configuration.", metavar="CONFIG"),
+        Option(("-l", "--mock-offline"), "mock.offline", "No network for mock.", value=True),
+        Option(
+            ("-O", "--mock-options"), "mock.options", "Options for mock.", metavar="OPTIONS", multiple=True
+        ),
+        Option(
+            ("-A", "--mock-append"),
+            "mock.more_options",
+            "Further options for mock.",
+            metavar="OPTIONS",
+            multiple=True,
+        ),
+    )
+
+    def consumes(self, project: Project) -> tuple[str, ...]:
+        """Return the recipe, and finished modules unless the build compiles."""
+        compiles = project.build.from_source or project.rpm.srpm_only or project.rpm.builder != "local"
+        return ("recipe.rpm",) if compiles else ("module_set", "recipe.rpm")
+
+    def applies(self, unit: JobUnit) -> bool:
+        """Only for distributions that use RPM."""
+        return unit.job.distro.format == "rpm"
+
+    def on_edit(self, project: Project) -> None:
+        """What was built is not edited by hand."""
+
+    def ingredients(self, unit: JobUnit) -> Mapping[str, object]:
+        """Return the builder, its tools, and what is asked of it."""
+        return {
+            **packaging_ingredients(unit, "rpm"),
+            "srpm only": unit.project.rpm.srpm_only,
+            "mock": unit.project.mock.model_dump() if unit.project.rpm.builder == "mock" else None,
+        }
+
+    def run(self, work: Work[Any]) -> PackageSet:
+        """Build in a scratch folder, then keep the packages."""
+        project, made = work.unit.project, work.one("recipe.rpm")
+        recipe, builder = made.load(Recipe), builder_of(work.unit)
+        with work.workspace.scratch() as scratch:
+            places = make_places(work, scratch, source_only=project.rpm.srpm_only)
+            builder.lay_out(recipe, made.folder, places)
+            for command in builder.rpm_commands(recipe, project, places):
+                run_build(work, command, scratch)
+            packages = tuple(_kept(sorted(scratch.glob("*RPMS/**/*.rpm")), work.folder))
+        return PackageSet(format="rpm", packages=packages, source_date_epoch=recipe.source_date_epoch)
+
+
+def _kept(files: Iterable[Path], folder: Path) -> Iterable[Package]:
+    for file in files:
+        header = read_header(file)
+        shutil.copyfile(file, folder / file.name)
+        yield Package(
+            file=file.name,
+            name=header.name,
+            version=f"{header.version}-{header.release}",
+            arch=header.arch,
+            kind="source" if header.arch == "src" else "binary",
+            size=file.stat().st_size,
+        )

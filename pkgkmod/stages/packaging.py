@@ -1,0 +1,121 @@
+"""What the stages for RPM and DEB share: the makings of a recipe, places for a builder, and its failures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pkgkmod.command import Command, Sandbox, tool_stamp
+from pkgkmod.errors import CompileError, PackageError
+from pkgkmod.model.artifacts import ModuleSet, PackageFormat, SourceTree
+from pkgkmod.model.job import Job
+from pkgkmod.model.places import Places
+from pkgkmod.modules.buildfolder import static_texts
+from pkgkmod.modules.compile import first_error, job_count
+from pkgkmod.modules.survey import survey
+from pkgkmod.packages.facts import PackageFacts
+from pkgkmod.packages.sourcearchive import write_source_archive
+from pkgkmod.plugins import BUILDERS, Builder, JobUnit, Work, load
+
+
+def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
+    """Return what a recipe is made of, besides the sources; `templates` is a digest of its templates."""
+    project = unit.project
+    return {
+        "distribution": unit.job.distro.model_dump(),
+        "kernels": [kernel.uname_r for kernel in unit.job.kernels],
+        "target": unit.job.target.model_dump(exclude={"kernels"}),
+        "project": project.project.model_dump(),
+        "modules": [module.model_dump() for module in project.module],
+        "kconfig": project.kconfig,
+        "extra_cflags": project.build.extra_cflags,
+        "archive": project.source.archive,
+        "makefile": static_texts(),
+        "templates": templates,
+    }
+
+
+def write_sources(work: Work[Any], archive: str) -> PackageFacts:
+    """Pack the imported sources into `archive` in the work's folder; return the facts for the recipe."""
+    job, imported = work.unit.job, work.one("source_tree")
+    provenance = imported.load(SourceTree).provenance
+    modules = survey(job.project, imported.folder / "tree").names
+    facts = PackageFacts(job, modules, provenance)
+    destination = work.folder / archive
+    write_source_archive(job.project, imported.folder, provenance, destination, top_folder=facts.top_folder)
+    return facts
+
+
+def builder_of(unit: JobUnit) -> Builder:
+    """Return the builder that the project chose for the job's format."""
+    project = unit.project
+    name = project.rpm.builder if unit.job.distro.format == "rpm" else project.deb.builder
+    builder: Builder = load(BUILDERS, name)
+    return builder
+
+
+def compiles(unit: JobUnit) -> bool:
+    """Tell whether the package build compiles itself, instead of taking finished modules."""
+    return unit.project.build.from_source or not builder_of(unit).prebuilt
+
+
+def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, object]:
+    """Return what shapes packages besides their recipe and modules."""
+    builder = builder_of(unit)
+    found: dict[str, object] = {
+        "builder": builder.name,
+        "from source": compiles(unit),
+        "tools": [
+            tool_stamp(tool, needed_for=f"building {format.upper()} packages")
+            for tool in builder.tools(format)
+        ],
+    }
+    if compiles(unit):
+        found["kernel trees"] = [kernel.identity for kernel in unit.job.kernels]
+    return found
+
+
+def make_places(work: Work[Any], folder: Path, *, source_only: bool = False) -> Places:
+    """Return the folders for a build, with finished modules where the build takes them."""
+    job: Job = work.unit.job
+    prebuilt = None
+    if work.inputs.get("module_set"):
+        prebuilt = folder / "prebuilt"
+        for result in work.inputs["module_set"]:
+            modules = result.load(ModuleSet)
+            place = prebuilt / modules.uname_r
+            place.mkdir(parents=True)
+            for name in (*(module.file for module in modules.modules), modules.symvers):
+                shutil.copyfile(result.folder / name, place / name)
+    return Places(
+        folder=folder,
+        arch=job.kernels[0].arch,
+        kernel_trees={kernel.uname_r: kernel.tree for kernel in job.kernels},
+        prebuilt=prebuilt,
+        source_only=source_only,
+        jobs=job_count(job.project.build),
+    )
+
+
+def run_build(work: Work[Any], command: Command, folder: Path) -> None:
+    """Run a command of a package build, with `folder` writable, in the sandbox unless the builder isolates itself.
+
+    Raise CompileError or PackageError with the first error on top.
+    """
+    job: Job = work.unit.job
+    build = job.project.build
+    if build.sandbox and builder_of(work.unit).prebuilt:
+        readable = [path for kernel in job.kernels for path in (kernel.tree, *kernel.also_needs)]
+        command = replace(command, sandbox=Sandbox(folder, tuple(dict.fromkeys(readable))))
+    done = work.run(replace(command, time_limit=build.time_limit))
+    if done.ok:
+        return
+    error = first_error(done.log.read_text(encoding="utf-8", errors="replace").splitlines())
+    if error and compiles(work.unit):
+        raise CompileError(f"the modules of {job.id} do not compile", details=error, log=done.log)
+    raise PackageError(
+        f"{command.argv[0]} failed for {job.id}", details="\n".join(done.tail[-12:]), log=done.log
+    )
