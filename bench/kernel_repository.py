@@ -1,4 +1,5 @@
-"""A kernel-size git repository, made once from the distribution's linux-source package and kept in a cache folder."""
+"""A kernel-size git repository, made once from the distribution's linux-source package and kept in a cache
+folder."""
 
 from __future__ import annotations
 
@@ -26,9 +27,11 @@ def cache_folder() -> Path:
 
 
 def kernel_repository(tarball: Path = TARBALL, *, cache: Path | None = None) -> Path:
-    """Return a bare repository of all files of `tarball`: branch `main`, two commits, the first tagged `v6.1`.
+    """Return a bare repository of all files of `tarball`: branch `main`, two commits, the first tagged
+    `v6.1`.
 
-    Making it takes some minutes and 300 MB; later calls return at once. Raise MissingTarball if there is no tarball.
+    Making it takes some minutes and 300 MB; later calls return at once. Raise MissingTarball if there is no
+    tarball.
     """
     folder = cache or cache_folder()
     repository = folder / f"{tarball.name.removesuffix('.tar.xz')}.git"
@@ -49,7 +52,8 @@ def kernel_repository(tarball: Path = TARBALL, *, cache: Path | None = None) -> 
 def _make(tarball: Path, repository: Path) -> None:
     git = ["git", "-c", "init.defaultBranch=main", "-c", "core.compression=1"]
     subprocess.run([*git, "init", "--quiet", "--bare", str(repository)], check=True)
-    # Past this size git stores blobs without looking for deltas: first imports have nothing to delta with anyway.
+    # Past this size git stores blobs without looking for deltas: first imports have nothing to delta with
+    # anyway.
     importer = subprocess.Popen(
         [*git, f"--git-dir={repository}", "fast-import", "--quiet", "--depth=0"], stdin=subprocess.PIPE
     )

@@ -7,6 +7,7 @@ unprivileged user (bubblewrap).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pwd
@@ -169,10 +170,8 @@ def _pump(source: IO[bytes], sink: IO[bytes], tail: deque[str], progress: Progre
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the program's session; bubblewrap takes its whole process namespace with it."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -264,9 +263,7 @@ def _ways(needed: tuple[Path, ...]) -> list[str]:
         for folder in hidden - {Path("/")}
         if folder.is_dir() and not folder.is_symlink() and not hidden.intersection(folder.parents)
     )
-    ways = {
-        parent for path in needed for parent in path.parents if set(outermost).intersection(parent.parents)
-    }
+    ways = {parent for path in needed for parent in path.parents if set(outermost).intersection(parent.parents)}
     return [
         *(word for folder in outermost for word in ("--perms", _mode_of(folder), "--tmpfs", str(folder))),
         *(word for way in sorted(ways) for word in ("--perms", "0755", "--dir", str(way))),

@@ -33,7 +33,7 @@ _SPACE = re.compile(r"\s+")
 
 def rpm_line(text: object) -> str:
     """Return `text` as the value of a one-line tag of a spec: on one line, with no macro in it."""
-    return _SPACE.sub(" ", str(text)).strip().replace("%", "%%")
+    return _without_macros(_SPACE.sub(" ", str(text)).strip())
 
 
 def rpm_text(text: object) -> str:
@@ -43,7 +43,13 @@ def rpm_text(text: object) -> str:
     expanded macros, so escaping does not help at the start of a line: a dash is put before it.
     """
     lines = [line.rstrip() for line in str(text).strip().splitlines()]
-    return "\n".join(re.sub(r"^(\s*)(?=[%#])", r"\1- ", line).replace("%", "%%") for line in lines)
+    return "\n".join(_without_macros(re.sub(r"^(\s*)(?=[%#])", r"\1- ", line)) for line in lines)
+
+
+def _without_macros(text: str) -> str:
+    # While rpm looks for a macro's end on further lines, a backslash hides the percent sign behind it:
+    # in \%%{ it would see the start of a macro. The empty macro between them keeps them apart.
+    return text.replace("%", "%%").replace("\\%%", "\\%{nil}%%")
 
 
 def make_text(text: object) -> str:

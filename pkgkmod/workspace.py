@@ -159,9 +159,7 @@ class Workspace:
         """Return the result of this stage, target and kernel that was finished last."""
         place = self.place(stage, target, kernel)
         found = (
-            [r for f in place.glob("*") if _KEPT_ASIDE not in f.name and (r := self._read(f))]
-            if place.is_dir()
-            else []
+            [r for f in place.glob("*") if _KEPT_ASIDE not in f.name and (r := self._read(f))] if place.is_dir() else []
         )
         return max(found, key=lambda result: result.finished, default=None)
 

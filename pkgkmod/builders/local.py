@@ -19,7 +19,6 @@ class LocalBuilder:
 
     name = "local"
     prebuilt = True
-    from_srpm = False
 
     def tools(self, format: PackageFormat) -> tuple[str, ...]:
         """Return the programs it needs."""
@@ -40,30 +39,25 @@ class LocalBuilder:
         for release, tree in places.kernel_trees.items():
             (places.folder / _TREES / release).symlink_to(tree)
 
-    def rpm_command(self, recipe: Recipe, project: Project, places: Places) -> Command:
-        """Return the rpmbuild that makes the RPMs, in RPMS/ARCH/, or with `source_only` the SRPM, in SRPMS/.
+    def rpm_commands(self, recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
+        """Return the rpmbuild that makes the SRPM, in SRPMS/, and the one that makes the RPMs, in RPMS/ARCH/.
 
-        They are made one by one since rpm puts the spec, with its macros expanded, into the SRPM: paths
-        are relative there and nothing is said about kernel trees, so that the same bytes come out
-        everywhere. The caller has checked that the build dependencies are there: kernel trees may lie
-        anywhere, and this machine's packages may be of another family.
+        The caller has checked that the build dependencies are there: kernel trees may lie anywhere, and
+        this machine's packages may be of another family.
         """
         if places.source_only:
-            return _rpmbuild("-bs", recipe, places, {"_topdir": ".", "_srcdefattr": "(-,root,root)"}, jobs=1)
+            return (srpm_command(recipe, places),)
         defines = {"_topdir": str(places.folder)}
         if recipe.kernels and (tree := places.kernel_trees.get(recipe.kernels[0])):
             defines["kernel_tree"] = str(tree)
         if places.prebuilt:
             defines["kmod_prebuilt"] = str(places.prebuilt)
-        return _rpmbuild("-bb", recipe, places, defines, jobs=places.jobs)
+        return srpm_command(recipe, places), _rpmbuild("-bb", recipe, places, defines, jobs=places.jobs)
 
-    def unpack_command(self, recipe: Recipe, places: Places) -> Command:
-        """Return the tar that unpacks a Debian source where `deb_command` builds it."""
-        argv = ("tar", "-x", "--no-same-owner", "--strip-components=1", "-f", f"../{recipe.archive}")
-        return Command(argv, cwd=places.folder / recipe.name)
-
-    def deb_command(self, recipe: Recipe, project: Project, places: Places) -> Command:
-        """Return the dpkg-buildpackage that makes source and binary packages, in the folder itself."""
+    def deb_commands(self, recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
+        """Return the commands that unpack the source and make source and binary packages, in the folder."""
+        tree = places.folder / recipe.name
+        unpack = ("tar", "-x", "--no-same-owner", "--strip-components=1", "-f", f"../{recipe.archive}")
         env = {
             "SOURCE_DATE_EPOCH": str(recipe.source_date_epoch),
             "DEB_BUILD_OPTIONS": f"nocheck parallel={places.jobs}",
@@ -74,7 +68,16 @@ class LocalBuilder:
             env["KMOD_PREBUILT"] = str(places.prebuilt)
         build = ("dpkg-buildpackage", "-us", "-uc", "-d", "-S" if places.source_only else "-F")
         arch = ("-a", package_arch(places.arch, "deb"))
-        return Command((*build, *arch), cwd=places.folder / recipe.name, env=env)
+        return Command(unpack, cwd=tree), Command((*build, *arch), cwd=tree, env=env)
+
+
+def srpm_command(recipe: Recipe, places: Places) -> Command:
+    """Return the rpmbuild that makes the SRPM.
+
+    rpm puts the spec with its macros expanded into it. So that no path of this machine gets in, and the
+    same bytes come out everywhere, paths are relative and nothing is said about kernel trees.
+    """
+    return _rpmbuild("-bs", recipe, places, {"_topdir": ".", "_srcdefattr": "(-,root,root)"}, jobs=1)
 
 
 def _rpmbuild(what: str, recipe: Recipe, places: Places, defines: dict[str, str], *, jobs: int) -> Command:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from pkgkmod.builders.local import LocalBuilder
+from pkgkmod.builders.local import LocalBuilder, srpm_command
 from pkgkmod.command import Command
 from pkgkmod.errors import UsageError
 from pkgkmod.model.artifacts import PackageFormat, Recipe
@@ -19,7 +19,6 @@ class MockBuilder:
 
     name = "mock"
     prebuilt = False
-    from_srpm = True
 
     def tools(self, format: PackageFormat) -> tuple[str, ...]:
         """Return the programs it needs."""
@@ -29,8 +28,11 @@ class MockBuilder:
         """Copy a recipe's files to where the commands look for them."""
         LocalBuilder().lay_out(recipe, recipe_folder, places)
 
-    def rpm_command(self, recipe: Recipe, project: Project, places: Places) -> Command:
-        """Return the mock that rebuilds the SRPM in SRPMS/; packages come to be in RPMS/."""
+    def rpm_commands(self, recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
+        """Return the rpmbuild that makes the SRPM, in SRPMS/, and the mock that rebuilds it into RPMS/."""
+        source = srpm_command(recipe, places)
+        if places.source_only:
+            return (source,)
         settings = project.mock
         argv = (
             "mock",
@@ -40,15 +42,11 @@ class MockBuilder:
             *_words((*settings.options, *settings.more_options)),
             *("--rebuild", f"SRPMS/{recipe.name}-{recipe.version}.src.rpm"),
         )
-        return Command(argv, cwd=places.folder)
+        return source, Command(argv, cwd=places.folder)
 
-    def unpack_command(self, recipe: Recipe, places: Places) -> Command:
+    def deb_commands(self, recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
         """Mock makes no DEBs."""
-        raise _not_for_deb()
-
-    def deb_command(self, recipe: Recipe, project: Project, places: Places) -> Command:
-        """Mock makes no DEBs."""
-        raise _not_for_deb()
+        raise UsageError("mock makes RPMs only", hint='set builder = "local" in the table [deb]')
 
 
 def _words(options: Iterable[str]) -> list[str]:
@@ -57,7 +55,3 @@ def _words(options: Iterable[str]) -> list[str]:
         return [word for option in options for word in shlex.split(option)]
     except ValueError as error:
         raise UsageError("the options for mock have an open quotation mark", details=str(error)) from None
-
-
-def _not_for_deb() -> UsageError:
-    return UsageError("mock makes RPMs only", hint='set builder = "local" in the table [deb]')

@@ -5,7 +5,6 @@ Commands are loaded when they are used, so that `--help`, `--version` and comple
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -15,8 +14,8 @@ from typing import Any
 import click
 
 from pkgkmod import __version__
-from pkgkmod.cli.invocation import Invocation, common_options
-from pkgkmod.errors import ExitCode, PkgkmodError, did_you_mean
+from pkgkmod.cli.options import common_options
+from pkgkmod.errors import ExitCode, did_you_mean
 
 # Name: where the command is, and what --help says of it without loading it.
 COMMANDS = {
@@ -78,9 +77,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List commands and stages without loading them."""
-        others = [
-            name for name in self.list_commands(ctx) if name not in COMMANDS and name not in STAGE_SUMMARIES
-        ]
+        others = [name for name in self.list_commands(ctx) if name not in COMMANDS and name not in STAGE_SUMMARIES]
         stages = [*STAGE_SUMMARIES.items(), *((name, "A stage of a plugin.") for name in others)]
         with formatter.section("Stages, in order"):
             formatter.write_dl(stages)
@@ -98,6 +95,8 @@ class LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, /, **given: Any) -> None:
     """Package Linux kernel modules: RPMs, DEBs and driver disks from one git hash."""
+    from pkgkmod.cli.invocation import Invocation
+
     ctx.obj = Invocation().with_options(given)
 
 
@@ -112,40 +111,20 @@ def _interrupt(*_: object) -> None:
 
 
 def _run(args: list[str]) -> int:
-    from pkgkmod.cli.report import print_bug, print_error
-
     try:
         cli.main(args=args, prog_name="pkgkmod", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo(
-            "\ninterrupted; what was finished is kept, and the same command goes on from there", err=True
-        )
+        click.echo("\ninterrupted; what was finished is kept, and the same command goes on from there", err=True)
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
-    except PkgkmodError as error:
-        print_error(error)
-        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            print_bug(error)
-            return ExitCode.BUG
-        from pkgkmod.errors import DiskFullError
-
-        where = f" where {error.filename} lies" if error.filename else ""
-        print_error(
-            DiskFullError(
-                "no space left on the disk", hint=f"free some space{where}, then run the same command again"
-            )
-        )
-        return ExitCode.DISK_FULL
     except Exception as error:
-        print_bug(error)
-        return ExitCode.BUG
+        from pkgkmod.cli.report import report_failure
+
+        return report_failure(error)
     return ExitCode.OK

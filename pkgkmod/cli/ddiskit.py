@@ -25,12 +25,8 @@ def prepare_sources_options() -> list[click.Parameter]:
             metavar="FILE",
             help="Project file to start a new one from.",
         ),
-        click.Option(
-            ["-M", "--major"], type=int, metavar="N", help="Major release of the distribution (new project)."
-        ),
-        click.Option(
-            ["-m", "--minor"], type=int, metavar="N", help="Minor release of the distribution (new project)."
-        ),
+        click.Option(["-M", "--major"], type=int, metavar="N", help="Major release of the distribution (new project)."),
+        click.Option(["-m", "--minor"], type=int, metavar="N", help="Minor release of the distribution (new project)."),
         click.Option(
             ["--check"], is_flag=True, help="Only tell whether the imported files are as git and patches say."
         ),
@@ -40,19 +36,13 @@ def prepare_sources_options() -> list[click.Parameter]:
 def generate_options() -> list[click.Parameter]:
     """Return the further options of generate_spec and generate_debian."""
     return [
-        click.Option(
-            ["-t", "--template"], type=_PATH, metavar="FILE", help="Template to use (its folder is searched)."
-        )
+        click.Option(["-t", "--template"], type=_PATH, metavar="FILE", help="Template to use (its folder is searched).")
     ]
 
 
 def build_rpm_options() -> list[click.Parameter]:
     """Return the further options of build_rpm."""
-    return [
-        click.Option(
-            ["-G", "--generate"], is_flag=True, help="Generate the spec anew, even over edits by hand."
-        )
-    ]
+    return [click.Option(["-G", "--generate"], is_flag=True, help="Generate the spec anew, even over edits by hand.")]
 
 
 def template_settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,9 +63,7 @@ def record_sources(invocation: Invocation, given: Mapping[str, Any]) -> None:
     from pkgkmod.config.write import record_source
     from pkgkmod.sources.repository import cache_folder, resolve_source
 
-    chosen = {
-        key: invocation.settings.get(f"source.{key}") for key in ("repository", "revision", "directories")
-    }
+    chosen = {key: invocation.settings.get(f"source.{key}") for key in ("repository", "revision", "directories")}
     path = invocation.config
     if not path.exists():
         _new_project(path, chosen, given)
@@ -130,9 +118,7 @@ def check_sources(invocation: Invocation) -> None:
         return
     differences = tree_differences(result.folder, result.load(SourceTree))
     if not differences:
-        click.echo(
-            f"the imported files are those of {result.load(SourceTree).provenance.commit} plus patches"
-        )
+        click.echo(f"the imported files are those of {result.load(SourceTree).provenance.commit} plus patches")
         return
     if level == "fail":
         raise SourcesChangedError(

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from pkgkmod.cli.invocation import Invocation, command_options
+from pkgkmod.cli.invocation import Invocation
+from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import human_size, print_table, shortest
 from pkgkmod.cli.run_commands import files_of
 from pkgkmod.errors import UsageError
@@ -82,15 +83,11 @@ def kernels_list(ctx: click.Context, /, **given: Any) -> None:
     if rows:
         print_table(["KERNEL", "ARCH", "COMPILER", "FROM", "BUILD TREE"], rows)
     else:
-        click.echo(
-            "no kernel build tree found; install kernel headers, or name folders in plugin.folder.paths"
-        )
+        click.echo("no kernel build tree found; install kernel headers, or name folders in plugin.folder.paths")
 
 
 @click.command()
-@click.option(
-    "--kernel", metavar="RELEASE", help="Kernel whose .config answers; the newest of the targets if absent."
-)
+@click.option("--kernel", metavar="RELEASE", help="Kernel whose .config answers; the newest of the targets if absent.")
 @command_options
 @click.pass_context
 def kconfig(ctx: click.Context, /, kernel: str | None, **given: Any) -> None:
@@ -113,9 +110,7 @@ def kconfig(ctx: click.Context, /, kernel: str | None, **given: Any) -> None:
     values = option_values(asked_options(tree), overridden, loaded.project, read_options(chosen.tree))
     if invocation.json_lines:
         for value in values:
-            JsonLines().event(
-                "option", name=value.name, value=value.value, origin=value.origin, files=value.files
-            )
+            JsonLines().event("option", name=value.name, value=value.value, origin=value.origin, files=value.files)
         return
     origins = {
         "module": "set for the modules",

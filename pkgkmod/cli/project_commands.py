@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from pkgkmod.cli.invocation import PROJECT_FILE, Invocation, command_options
+from pkgkmod.cli.invocation import Invocation
+from pkgkmod.cli.options import PROJECT_FILE, command_options
 from pkgkmod.cli.report import print_table
 from pkgkmod.errors import UsageError
 
@@ -54,9 +55,7 @@ def write_project_file(
 @click.option("--vendor", metavar="VENDOR", help="Vendor, as in kmod-VENDOR-NAME.")
 @click.option("--version", metavar="VERSION", help="Version of the packages (default: 1.0).")
 @click.option("--summary", metavar="TEXT", help="One line that says what the driver is.")
-@click.option(
-    "--distro", multiple=True, metavar="NAME", help="Distribution to build for; may be given several times."
-)
+@click.option("--distro", multiple=True, metavar="NAME", help="Distribution to build for; may be given several times.")
 @click.option("--kernel", multiple=True, metavar="RELEASE", help="Kernel to build for (default: the newest).")
 @click.option(
     "-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help=f"File to write ({PROJECT_FILE})."
@@ -95,9 +94,7 @@ def init(ctx: click.Context, /, config: Path | None, **given: Any) -> None:
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:
     name = click.prompt("Name of the driver package", default=Path.cwd().name.lower())
-    vendor = (
-        given["vendor"] or click.prompt("Vendor (empty for none)", default="", show_default=False) or None
-    )
+    vendor = given["vendor"] or click.prompt("Vendor (empty for none)", default="", show_default=False) or None
     version = given["version"] or click.prompt("Version", default="1.0")
     summary = given["summary"] or click.prompt("Summary", default="", show_default=False)
     return {**given, "name": name, "vendor": vendor, "version": version, "summary": summary}

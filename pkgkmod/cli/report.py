@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pkgkmod.errors import PkgkmodError
+from pkgkmod.errors import DiskFullError, ExitCode, PkgkmodError
 from pkgkmod.progress import JsonLines, escape_controls
 
 
@@ -32,6 +33,19 @@ def print_error(error: PkgkmodError) -> None:
         click.echo(click.style("hint:", bold=True) + " " + escape_controls(error.hint), err=True)
     if error.log:
         click.echo(f"log: {shortest(error.log)}", err=True)
+
+
+def report_failure(error: Exception) -> ExitCode:
+    """Say what went wrong, and return the exit code for it."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" where {error.filename} lies" if error.filename else ""
+        hint = f"free some space{where}, then run the same command again"
+        error = DiskFullError("no space left on the disk", hint=hint)
+    if isinstance(error, PkgkmodError):
+        print_error(error)
+        return error.exit_code
+    print_bug(error)
+    return ExitCode.BUG
 
 
 def print_bug(error: Exception) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pkgkmod.cli.invocation import Invocation, command_options
+from pkgkmod.cli.invocation import Invocation
+from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import human_size, shortest
 
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
     from pkgkmod.engine.plan import Selection
+    from pkgkmod.model.job import Job
     from pkgkmod.progress import Progress
     from pkgkmod.workspace import Result
 
@@ -41,13 +43,11 @@ def run_stages(
     _print_results(made, invocation, progress)
 
 
-def _select(
-    loaded: Loaded, stages: Sequence[str], given: Mapping[str, Any], force: Sequence[str]
-) -> Selection:
+def _select(loaded: Loaded, stages: Sequence[str], given: Mapping[str, Any], force: Sequence[str]) -> Selection:
     from pkgkmod.engine.plan import Selection, needs_jobs
     from pkgkmod.engine.resolve import resolve_jobs
 
-    jobs = ()
+    jobs: tuple[Job, ...] = ()
     if needs_jobs(stages, loaded.project):
         jobs = resolve_jobs(
             loaded.project, loaded.folder, targets=given.get("target", ()), kernels=given.get("kernel", ())
@@ -72,9 +72,7 @@ def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) ->
             )
         else:
             colour = {"RUN": "green", "KEEP": "yellow"}.get(decision.action)
-            click.echo(
-                f"{click.style(decision.action, fg=colour):4} {decision.step.title}: {decision.reason}"
-            )
+            click.echo(f"{click.style(decision.action, fg=colour):4} {decision.step.title}: {decision.reason}")
 
 
 def _is_product(result: Result, stages: Sequence[str]) -> bool:
@@ -88,9 +86,7 @@ def _copy_disk(loaded: Loaded, made: Sequence[Result]) -> None:
 
     for result in made:
         if result.stage == "build_iso" and loaded.project.disk.file:
-            move_into_place(
-                result.folder / result.artifact["file"], Path(loaded.project.disk.file).expanduser()
-            )
+            move_into_place(result.folder / result.artifact["file"], Path(loaded.project.disk.file).expanduser())
 
 
 def files_of(result: Result) -> list[tuple[str, int]]:
@@ -124,18 +120,14 @@ def _print_results(made: Sequence[Result], invocation: Invocation, progress: Pro
             click.echo(f"  {name}" + (f"  {human_size(size)}" if size else "/"))
 
 
-_TARGET = click.option(
-    "--target", multiple=True, metavar="NAME", help="Only this target; may be given several times."
-)
+_TARGET = click.option("--target", multiple=True, metavar="NAME", help="Only this target; may be given several times.")
 _KERNEL = click.option("--kernel", multiple=True, metavar="RELEASE", help="Only this kernel or pattern.")
 
 
 @click.command()
 @_TARGET
 @_KERNEL
-@click.option(
-    "--from-source", is_flag=True, help="Compile inside rpmbuild and dpkg-buildpackage, as a farm does."
-)
+@click.option("--from-source", is_flag=True, help="Compile inside rpmbuild and dpkg-buildpackage, as a farm does.")
 @click.option("-j", "--jobs", type=int, metavar="N", help="Parallel jobs of make.")
 @click.option("-f", "--force", is_flag=True, help="Run every stage although nothing changed.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan only, as `pkgkmod plan` does.")

@@ -9,13 +9,12 @@ from typing import Any
 import click
 
 from pkgkmod.cli import ddiskit
-from pkgkmod.cli.invocation import Invocation, command_options
+from pkgkmod.cli.invocation import Invocation
+from pkgkmod.cli.options import command_options
 from pkgkmod.plugins import STAGES, Option, Stage, load
 
 RUN_OPTIONS = [
-    click.Option(
-        ["--target"], multiple=True, metavar="NAME", help="Only this target; may be given several times."
-    ),
+    click.Option(["--target"], multiple=True, metavar="NAME", help="Only this target; may be given several times."),
     click.Option(["--kernel"], multiple=True, metavar="RELEASE", help="Only this kernel or pattern."),
     click.Option(["-f", "--force"], is_flag=True, help="Run although nothing changed."),
     click.Option(["-n", "--dry-run"], is_flag=True, help="Show the plan only."),
@@ -28,9 +27,7 @@ def stage_command(name: str) -> click.Command:
     if name == "prepare_sources":
         return _finished(stage, ddiskit.prepare_sources_options(), _prepare_sources)
     if name == "build_iso":
-        return _finished(
-            stage, [click.Argument(["files"], nargs=-1, type=click.Path(path_type=Path))], _build_iso
-        )
+        return _finished(stage, [click.Argument(["files"], nargs=-1, type=click.Path(path_type=Path))], _build_iso)
     if name == "build_rpm":
         return _finished(stage, ddiskit.build_rpm_options(), _build_rpm)
     if name in ("generate_spec", "generate_debian"):
@@ -65,9 +62,7 @@ def _click_option(stage: Stage[Any], option: Option) -> click.Option:
     words = [parameter_name(stage, option), *option.flags]
     if option.value is not None:
         return click.Option(words, is_flag=True, help=option.help)
-    kind: Any = (
-        click.INT if option.number else click.Choice(list(option.choices)) if option.choices else click.STRING
-    )
+    kind: Any = click.INT if option.number else click.Choice(list(option.choices)) if option.choices else click.STRING
     metavar = None if option.choices else option.metavar
     return click.Option(words, type=kind, multiple=option.multiple, metavar=metavar, help=option.help)
 

@@ -23,6 +23,7 @@ BUILT_IN = "built-in"
 OVERRIDE = "-C"
 COMMAND_LINE = "command line"
 _LARGEST = 1024 * 1024  # bytes; nothing that people write comes near
+_DEEPEST = 32  # tables in tables; the same
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,11 @@ def read_text(path: Path) -> str:
             raise ConfigError(f"{name} is {'a folder' if path.is_dir() else 'not a plain file'}")
         if path.stat().st_size > _LARGEST:
             raise ConfigError(f"{name} is too large for a file of settings (over 1 MiB)")
-        return path.read_text(encoding="utf-8-sig")
+        # Line ends stay as they are: `record_source` writes the text back.
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{name}:{line}: not UTF-8 text", hint="save the file in the encoding UTF-8"
-        ) from None
+        raise ConfigError(f"{name}:{line}: not UTF-8 text", hint="save the file in the encoding UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{name} cannot be read: {error.strerror}") from None
 
@@ -94,16 +94,25 @@ def file_layer(name: str, path: Path, mistakes: list[Mistake]) -> Layer:
     """Return the layer that a file holds; what is no TOML becomes a mistake and an empty layer."""
     text = read_text(path)
     try:
-        return Layer(name, path, tomllib.loads(text), locate(text))
+        return Layer(name, path, *parse(text))
     except tomllib.TOMLDecodeError as error:
         what, line = reason(error, text)
         shown = text.split("\n")[line - 1].strip()[:100]
-        mistakes.append(
-            Mistake(str(Origin(name, path, line)), f"not TOML: {what}", f"in: {printable(shown)}")
-        )
-    except RecursionError:
-        mistakes.append(Mistake(str(Origin(name, path)), "nested too deeply"))
+        mistakes.append(Mistake(str(Origin(name, path, line)), f"not TOML: {what}", printable(shown)))
+    except ValueError as error:
+        mistakes.append(Mistake(str(Origin(name, path)), str(error)))
     return Layer(name, path)
+
+
+def parse(text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """Return the values of a TOML text, and their lines; raise ValueError (TOMLDecodeError) if it is none."""
+    try:
+        values, lines = tomllib.loads(text), locate(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if max(map(len, lines), default=0) > _DEEPEST:
+        raise ValueError("nested too deeply")
+    return values, lines
 
 
 def user_layers(mistakes: list[Mistake]) -> list[Layer]:
@@ -123,9 +132,7 @@ def profile_layer(name: str, folder: Path | None, project_folder: Path, mistakes
     user = [home / "pkgkmod" / "profiles"] if home else []
     folders = [folder] if folder else [project_folder / "profiles", *user, SYSTEM_PROFILES]
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise ConfigError(
-            f"'{printable(name)}' is not the name of a profile", hint="-P names the folder of profiles"
-        )
+        raise ConfigError(f"'{printable(name)}' is not the name of a profile", hint="-P names the folder of profiles")
     for candidate in (folder / f"{name}.toml" for folder in folders):
         if candidate.exists():
             return file_layer(f"profile {name}", candidate, mistakes)
@@ -163,12 +170,11 @@ def _lay_over(
     for name, value in above.items():
         here = (*path, name)
         if isinstance(value, Mapping) and isinstance(below.get(name), dict):
-            # The table is named here, too, but what a mistake is about may be in either layer: the last one counts.
-            origins[here] = layer.origin(here)
             _lay_over(below[name], value, here, layer, origins)
             continue
-        for old in [key for key in origins if key[: len(here)] == here]:
-            del origins[old]
+        if name in below:
+            for old in [key for key in origins if key[: len(here)] == here]:
+                del origins[old]
         below[name] = _copy(value, here, layer, origins)
 
 

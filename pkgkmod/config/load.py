@@ -1,4 +1,4 @@
-"""Loading a project: the layers merged and validated, with all mistakes at once."""
+"""Loading: the layers together become a validated project, or one error with all mistakes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pkgkmod.config.layers import (
     BUILT_IN,
@@ -19,22 +19,34 @@ from pkgkmod.config.layers import (
     file_layer,
     merge,
     nested,
+    parse,
     profile_layer,
+    short,
     user_layers,
 )
-from pkgkmod.config.mistakes import Mistake, in_words, printable, raise_mistakes
+from pkgkmod.config.mistakes import (
+    Mistake,
+    PlaceOf,
+    dotted,
+    fields_of,
+    of_validation,
+    printable,
+    raise_all,
+    sections,
+)
 from pkgkmod.config.positions import KeyPath
-from pkgkmod.errors import ConfigError
+from pkgkmod.errors import did_you_mean
 from pkgkmod.model.project import Project
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A project, where each of its values is from, and the file."""
+    """A project, and where each of its values is from; what is in no layer is the models' default."""
 
     project: Project
     origins: Mapping[KeyPath, Origin]
     path: Path
+    """The project file, absolute."""
 
     @property
     def folder(self) -> Path:
@@ -43,9 +55,7 @@ class Loaded:
 
     def origin(self, key: KeyPath) -> Origin:
         """Return where a value is from; built-in if no layer says anything about it."""
-        near = (key[:length] for length in range(len(key), 0, -1))
-        exact = next((self.origins[k] for k in near if k in self.origins and k == key), None)
-        return exact or Origin(BUILT_IN)
+        return self.origins.get(key, Origin(BUILT_IN))
 
 
 def load(
@@ -56,71 +66,120 @@ def load(
     profile_dir: Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """Load the project file `path` with all layers.
+    """Read the project file and all other layers; raise ConfigError with all mistakes at once.
 
-    `overrides` are `key=value` texts (-C), `settings` maps dotted keys to values (the command's own
-    options). Raise ConfigError that lists every mistake with its file and line.
+    `overrides` are texts `key=value` (-C); `settings` are values by dotted key, from a command's options.
     """
-    path = Path(path).absolute()
+    path = path.absolute()
     mistakes: list[Mistake] = []
     layers = user_layers(mistakes)
     if profile is not None:
         layers.append(profile_layer(profile, profile_dir, path.parent, mistakes))
-    layers.append(file_layer("project", path, mistakes))
-    layers += [_override(text) for text in overrides]
-    layers += [
-        Layer(COMMAND_LINE, values=nested(key.split("."), value)) for key, value in (settings or {}).items()
-    ]
-    raise_mistakes(path.name, mistakes)
+    own = file_layer("project", path, mistakes)
+    layers.append(own)
+    layers += [layer for text in overrides if (layer := override_layer(text, mistakes))]
+    layers += [Layer(COMMAND_LINE, values=nested(key.split("."), value)) for key, value in (settings or {}).items()]
+    name = printable(short(path))
+    raise_all(mistakes, name)
+
     values, origins = merge(layers)
+
+    def place(key: KeyPath, missing: bool) -> str:
+        # What is missing from a table belongs into the project file, whichever layer also names the table.
+        if missing and len(key) <= 2:
+            return str(own.origin(key))
+        return str(next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), own.origin(())))
+
+    return Loaded(validate(values, place, name), origins, path)
+
+
+def validate(values: Mapping[str, Any], place: PlaceOf, name: str) -> Project:
+    """Return the project that `values` describe; raise ConfigError with all mistakes.
+
+    `name` is the file that the error is about.
+    """
     try:
-        project = Project.model_validate(values)
+        # Strict, since TOML has types: "yes" is no boolean. Strict models take tuples only.
+        return Project.model_validate(frozen(values), strict=True)
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            place = str(_nearest(fault["loc"], origins) or Origin("project", path))
-            mistakes.append(in_words(fault, place))
-        raise_mistakes(path.name, list(dict.fromkeys(mistakes)))
-        raise AssertionError from error
-    return Loaded(project, origins, path)
+        raise_all(of_validation(error, values, place), name)
+        raise  # not reached: there is at least one mistake
 
 
-def _nearest(key: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin | None:
-    """Return the place of a key, or of the nearest table around it."""
-    return next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), None)
+def frozen(value: Any) -> Any:
+    """Return `value` with tuples in place of arrays."""
+    if isinstance(value, Mapping):
+        return {name: frozen(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(frozen(inner) for inner in value)
+    return value
 
 
-def _override(text: str) -> Layer:
-    """Return the layer of one `-C key=value`."""
+def override_layer(text: str, mistakes: list[Mistake]) -> Layer | None:
+    """Return the layer that `[table.]key=value` describes; None, with a mistake noted, if it cannot be read.
+
+    The value is TOML if it reads as such and the key takes it; otherwise it is taken as text.
+    """
     key, equals, value = text.partition("=")
-    names = key.strip().split(".")
-    if not equals or not all(names):
-        raise ConfigError(
-            f"-C {printable(text)}: not of the form key=value", hint="example: -C project.release=2"
-        )
-    if len(names) == 1 and names[0] not in Project.model_fields:
-        names = _section_of(names[0])
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        if not equals:
+            raise ValueError(f"'{printable(text)}' must be of the form key=value")
+        path = _full_key(_key_path(key))
+    except ValueError as error:
+        mistakes.append(Mistake(OVERRIDE, str(error)))
+        return None
+    return Layer(OVERRIDE, values=nested(path, _value(path, value.strip())))
+
+
+def _key_path(text: str) -> list[str]:
+    try:
+        values: Any = tomllib.loads(f"{text} = 0")
     except tomllib.TOMLDecodeError:
-        parsed = value
-    return Layer(OVERRIDE, values=nested(names, parsed))
+        raise ValueError(f"'{printable(text)}' is not a key") from None
+    path: list[str] = []
+    while isinstance(values, dict):
+        if len(values) != 1:
+            raise ValueError(f"'{printable(text)}' is not a key")
+        [(name, values)] = values.items()
+        path.append(name)
+    return path
 
 
-def _section_of(key: str) -> list[str]:
-    """Return the full name of a key that is given without its section; raise ConfigError unless there is just one."""
-    found = [
-        section
-        for section, field in Project.model_fields.items()
-        if isinstance(field.annotation, type)
-        and issubclass(field.annotation, BaseModel)
-        and key in field.annotation.model_fields
-    ]
-    if len(found) == 1:
-        return [found[0], key]
-    if found:
-        raise ConfigError(
-            f"-C {printable(key)}: several sections have it", hint=" or ".join(f"{s}.{key}" for s in found)
-        )
-    raise ConfigError(
-        f"-C {printable(key)}: no section has such a key", hint="`pkgkmod config show` lists all keys"
-    )
+def _full_key(path: list[str]) -> list[str]:
+    """Add the table to a key that was given without one, if only one table has such a key."""
+    if len(path) > 1 or path[0] in Project.model_fields:
+        return path
+    known = {section: fields_of((section,)) or {} for section in sections()}
+    homes = [section for section, keys in known.items() if path[0] in keys]
+    if len(homes) == 1:
+        return [homes[0], *path]
+    name = dotted(tuple(path))
+    if homes:
+        raise ValueError(f"{name}: there are several: " + ", ".join(f"{home}.{name}" for home in homes))
+    meant = did_you_mean(path[0], [*Project.model_fields, *(key for keys in known.values() for key in keys)])
+    raise ValueError(f"{name}: unknown key" + (f"; {meant}" if meant else ""))
+
+
+def _value(path: list[str], text: str) -> Any:
+    try:
+        values, _ = parse(f"value = {text}")
+    except ValueError:
+        return text
+    if list(values) != ["value"]:
+        return text  # several lines that read as several keys
+    value = values["value"]
+    # version=1.2 means the text, although TOML reads a number.
+    return text if not _accepted(path, value) and _accepted(path, text) else value
+
+
+def _accepted(path: list[str], value: Any) -> bool:
+    """Return True if the models take `value` for the key, or do not know the key."""
+    field = (fields_of(tuple(path[:-1])) or {}).get(path[-1])
+    if field is None:
+        return True
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+        adapter.validate_python(frozen(value), strict=True)
+    except ValidationError:
+        return False
+    return True

@@ -1,144 +1,224 @@
-"""Mistakes in the configuration: collected, worded for people, and told all at once."""
+"""Mistakes in the configuration, in plain words: where, which key, what, and what was meant.
+
+Keys and values are shown with control characters made visible, since project files come from anywhere.
+"""
 
 from __future__ import annotations
 
+import datetime
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from pkgkmod.config.positions import KeyPath
 from pkgkmod.errors import ConfigError, did_you_mean
 from pkgkmod.model.project import Project
 
-_AT = re.compile(r"^(?P<what>.*?) \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
-_VALUE_ERROR = "Value error, "
+PlaceOf = Callable[[KeyPath, bool], str]
+"""Tells where a key is; the second argument says that the key is missing."""
 
-# pydantic's error types, in plain words; `given` is the value that was found.
-_WORDS: Mapping[str, Callable[[str, Mapping[str, Any]], str]] = {
-    "string_type": lambda given, _: f"expected a text, got {given}",
-    "int_type": lambda given, _: f"expected a whole number, got {given}",
-    "int_parsing": lambda given, _: f"expected a whole number, got {given}",
-    "int_from_float": lambda given, _: f"expected a whole number, got {given}",
-    "bool_type": lambda given, _: f"expected true or false, got {given}",
-    "bool_parsing": lambda given, _: f"expected true or false, got {given}",
-    "tuple_type": lambda given, _: f"expected a list, got {given}",
-    "dict_type": lambda given, _: f"expected a table, got {given}",
-    "model_type": lambda given, _: f"expected a table, got {given}",
-    "literal_error": lambda given, about: f"expected {about['expected']}, got {given}",
-    "greater_than_equal": lambda given, about: f"must be at least {about['ge']}, not {given}",
-    "greater_than": lambda given, about: f"must be more than {about['gt']}, not {given}",
-    "too_short": lambda given, about: f"needs at least {about['min_length']} entry",
+_LONGEST = 60  # characters of a value that are shown
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+_EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "tuple_type": "an array",
+    "dict_type": "a table",
+    "model_type": "a table",
 }
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake: where it stands, what it is, and what may help."""
+    """One mistake: its place (file and line, or layer) and what it is."""
 
     place: str
-    what: str
-    hint: str = ""
+    text: str
+    shown: str = ""
+    """The line of the file that is meant, where its number is not enough."""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}" + (f"; {self.hint}" if self.hint else "")
+        return f"{self.place}: {self.text}" + (f"\n  {self.shown}" if self.shown else "")
+
+
+def raise_all(mistakes: Sequence[Mistake], name: str) -> None:
+    """Raise one ConfigError for all mistakes, if there are any; `name` is the project file's."""
+    if not mistakes:
+        return
+    if len(mistakes) == 1:
+        raise ConfigError(f"{mistakes[0].place}: {mistakes[0].text}", details=mistakes[0].shown)
+    raise ConfigError(
+        f"{name}: {len(mistakes)} mistakes",
+        details="\n".join(map(str, mistakes)),
+        hint="`pkgkmod config schema` prints the JSON Schema that editors use to find these while you type",
+    )
 
 
 def printable(text: str) -> str:
-    """Return `text` with everything escaped that could drive a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def reason(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, int]:
-    """Return what is wrong with a TOML text, and in which line."""
-    found = _AT.match(str(error))
-    if not found:
-        return str(error), 1
-    last = text.rstrip("\n").count("\n") + 1
-    what = found["what"][:1].lower() + found["what"][1:]
-    return printable(what), min(int(found["line"] or last), last)
-
-
-def raise_mistakes(name: str, mistakes: Sequence[Mistake]) -> None:
-    """Raise ConfigError that tells all mistakes; return if there are none."""
-    if len(mistakes) == 1:
-        raise ConfigError(f"{mistakes[0].place}: {mistakes[0].what}", hint=mistakes[0].hint)
-    if mistakes:
-        raise ConfigError(
-            f"{printable(name)}: {len(mistakes)} mistakes",
-            details="\n".join(str(mistake) for mistake in mistakes),
-            hint="`pkgkmod config schema` prints the JSON Schema that editors use to find these while you type",
-        )
-
-
-def in_words(fault: Mapping[str, Any], place: str) -> Mistake:
-    """Return what one of pydantic's faults means to the packager."""
-    path: KeyPath = tuple(part for part in fault["loc"] if not _is_union_branch(part))
-    key = printable(dotted(path))
-    if fault["type"] == "extra_forbidden":
-        known = tuple(_section_at(path[:-1]).model_fields) if _section_at(path[:-1]) else ()
-        hint = did_you_mean(str(path[-1]), known) or (f"known here: {', '.join(known)}" if known else "")
-        return Mistake(place, f"{key}: unknown key", hint)
-    if fault["type"] == "missing":
-        return Mistake(place, f"{key}: missing", f"write it in {_table_of(path)}: {path[-1]} = ...")
-    message = str(fault["msg"])
-    if fault["type"] == "value_error":
-        text = message.removeprefix(_VALUE_ERROR)
-        return Mistake(place, printable(f"{key}: {text}" if key else text))
-    words = _WORDS.get(fault["type"])
-    what = words(_shown(fault["input"]), fault.get("ctx", {})) if words else message
-    return Mistake(place, f"{key}: {what}")
+    """Return `text` on one line with control characters made visible."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def dotted(path: KeyPath) -> str:
-    """Return a key path as people write it: `module[1].name`; entries are counted from 1."""
+    """Return a key as people write it: `target[1].kernels`; entries are counted from 1."""
     text = ""
     for part in path:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part + 1}]"
+        else:
+            name = part if _BARE.fullmatch(part) else f'"{_cut(printable(part))}"'
+            text += f".{name}" if text else name
     return text
 
 
-def _is_union_branch(part: object) -> bool:
-    # pydantic puts the name of the tried type behind the key where several are allowed (kconfig).
-    return isinstance(part, str) and (part in ("bool", "int", "str") or part.startswith("function-after"))
+def value_text(value: object) -> str:
+    """Return a value with its kind: `text 'abc'`, `the number 4`."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f"text '{_cut(printable(value))}'"
+        case int() | float():
+            return f"the number {_cut(str(value))}"
+        case list() | tuple():
+            return "an array"
+        case Mapping():
+            return "a table"
+        case datetime.date() | datetime.time():
+            return f"the date or time {value}"
+        case _:
+            return _cut(printable(repr(value)))
 
 
-def _table_of(path: KeyPath) -> str:
-    return f"the table [{dotted(path[:-1])}]" if len(path) > 1 else "the project file"
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _section_at(path: KeyPath) -> type[BaseModel] | None:
-    """Return the model of the table at `path`."""
-    kind: Any = Project
+def reason(error: tomllib.TOMLDecodeError, text: str) -> tuple[str, int]:
+    """Return what tomllib found wrong, and on which line, counted from 1."""
+    message = str(error)
+    place = _PLACE.search(message)
+    last_line = text.rstrip().count("\n") + 1
+    if not place:
+        return printable(message), last_line
+    what = message[: place.start()]
+    return printable(what[:1].lower() + what[1:]), int(place[1]) if place[1] else last_line
+
+
+def of_validation(error: ValidationError, values: Mapping[str, Any], place: PlaceOf) -> list[Mistake]:
+    """Return pydantic's findings in plain words."""
+    found: dict[KeyPath, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        found.setdefault(_existing(details, values), []).append(details)
+    return [
+        Mistake(place(path, details[0]["type"] == "missing"), f"{dotted(path)}: {_what(path, details)}")
+        for path, details in found.items()
+    ]
+
+
+def _existing(details: ErrorDetails, values: Any) -> KeyPath:
+    """Return the path of the key that is meant: pydantic adds the names of types and of validators."""
+    path: KeyPath = details["loc"]
+    if details["type"] == "missing":
+        return path if len(path) > 1 else (*path, *_required(path))
+    for length, part in enumerate(path):
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return path[:length]
+    return path
+
+
+def _required(path: KeyPath) -> KeyPath:
+    """Return the first required key of a table that is missing itself."""
+    fields = fields_of(path) or {}
+    return tuple(name for name, field in fields.items() if field.is_required())[:1]
+
+
+def _what(path: KeyPath, details: Sequence[ErrorDetails]) -> str:
+    # Several findings for one key are those of the types it may have; where the type was right, its finding counts.
+    for one in details:
+        if one["type"] not in _EXPECTED:
+            return _one(path, one)
+    expected = list(dict.fromkeys(_expected(path, one) for one in details))
+    return f"expected {' or '.join(expected)}, got {value_text(details[0]['input'])}"
+
+
+def _expected(path: KeyPath, details: ErrorDetails) -> str:
+    """Return the name of the type that was expected; an array of tables is spelled in a way of its own."""
+    if details["type"] == "tuple_type" and fields_of((*path, 0)):
+        return f"an array of tables ([[{dotted(path)}]])"
+    if details["type"] == "model_type":
+        return f"a table ([{dotted(path)}])" if isinstance(path[-1], str) else "a table"
+    return _EXPECTED[details["type"]]
+
+
+def _one(path: KeyPath, details: ErrorDetails) -> str:
+    limits = details.get("ctx", {})
+    match details["type"]:
+        case "extra_forbidden":
+            return f"unknown key; {_meant(path)}"
+        case "missing":
+            return _missing(path)
+        case "literal_error":
+            meant = did_you_mean(str(details["input"]), re.findall("'([^']+)'", limits["expected"]))
+            expected = f"expected {limits['expected']}, got {value_text(details['input'])}"
+            return f"{expected}; {meant}" if meant else expected
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']}, is {details['input']}"
+        case "greater_than":
+            return f"must be more than {limits['gt']}, is {details['input']}"
+        case "too_short":
+            return f"needs at least {limits['min_length']} entry"
+        case "value_error":
+            return printable(str(limits["error"]))
+        case _:
+            return printable(details["msg"])
+
+
+def _missing(path: KeyPath) -> str:
+    *table, name = path
+    field = (fields_of(tuple(table)) or {})[str(name)]
+    example = f'{name} = "{field.examples[0]}"' if field.examples else f"{name} = ..."
+    header = f"[[{table[0]}]]" if isinstance(table[-1], int) else f"[{dotted(tuple(table))}]"
+    return f"missing; the table {header} must have it, as in: {example}"
+
+
+def _meant(path: KeyPath) -> str:
+    """Return what an unknown key may have meant: a near name, another table's key, or all that there are."""
+    *table, name = path
+    known = fields_of(tuple(table)) or {}
+    if meant := did_you_mean(str(name), known):
+        return meant
+    if homes := [section for section in sections() if name in (fields_of((section,)) or {})]:
+        return f"it belongs in {' or '.join(f'[{home}]' for home in homes)}"
+    return f"known are: {', '.join(known)}"
+
+
+def sections() -> list[str]:
+    """Return the names of the tables that the project file may have, those of arrays of tables excepted."""
+    return [name for name in Project.model_fields if fields_of((name,))]
+
+
+def fields_of(path: KeyPath) -> dict[str, FieldInfo] | None:
+    """Return the keys that a table may have, as the models say; None if `path` is no table with fixed keys."""
+    model: Any = Project
     for part in path:
         if isinstance(part, int):
-            continue
-        field = (
-            kind.model_fields.get(part) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-        )
-        if field is None:
-            return None
-        inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        kind = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), None)
-        if kind is None:
-            return None
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+            model = _model_in(get_args(model))
+        else:
+            field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+            model = field.annotation if field else None
+    return model.model_fields if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f"the text '{printable(value[:60])}'"
-    if isinstance(value, (int, float)):
-        return f"the number {value}"
-    return (
-        "a list"
-        if isinstance(value, (list, tuple))
-        else "a table"
-        if isinstance(value, dict)
-        else "something else"
-    )
+def _model_in(candidates: Iterable[Any]) -> Any:
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

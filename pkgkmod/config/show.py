@@ -39,7 +39,7 @@ def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 def _as_toml_value(value: Any) -> str:
     if value is None:
         return "-"
-    return tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string()
+    return str(tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string())
 
 
 def as_toml(loaded: Loaded) -> str:

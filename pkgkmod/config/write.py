@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomlkit
-from tomlkit.items import Table
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import InlineTable, Item
 
 from pkgkmod.config.layers import read_text
-from pkgkmod.errors import ConfigError
+from pkgkmod.config.mistakes import printable
+from pkgkmod.errors import ConfigError, DiskFullError
 
 _NEW = """\
 # A driver's packages: see `pkgkmod config show` for every key and its value.
@@ -85,7 +90,7 @@ def new_project_text(
 
 
 def _toml(value: Any) -> str:
-    return tomlkit.item(value).as_string()
+    return str(tomlkit.item(value).as_string())
 
 
 def record_source(
@@ -101,38 +106,76 @@ def record_source(
     `comment` is the name by which the revision was given. The file is replaced in one step.
     """
     path = path.resolve()
-    document = tomlkit.parse(read_text(path))
+    text = read_text(path)
+    try:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise ConfigError(f"{path.name}: not TOML: {printable(str(error))}") from None
     table = document.setdefault("source", tomlkit.table())
-    if not hasattr(table, "setdefault"):
+    if not isinstance(table, MutableMapping):
         raise ConfigError(f"{path.name}: source: expected a table")
-    said = []
-    wanted: dict[str, Any] = {
-        "repository": repository,
-        "revision": revision,
-        "directories": list(directories),
-    }
-    for key, value in wanted.items():
-        if value in (None, []) or table.get(key) == value:
-            continue
-        before = table.get(key)
+    found: dict[str, Any] = {"repository": repository, "revision": revision, "directories": list(directories)}
+    wanted = {key: value for key, value in found.items() if value not in (None, [])}
+    before = {key: tomlkit.item(table[key]).unwrap() for key in wanted if key in table}
+    changed = {key: value for key, value in wanted.items() if before.get(key) != value}
+    for key, value in changed.items():
         table[key] = tomlkit.item(value)
-        if key == "revision" and comment and isinstance(table, Table) and comment.isprintable():
-            table[key].comment(comment)
-        said.append(
-            f"{path.name}: source.{key} = {_toml(value)}" + (f" (was {_toml(before)})" if before else "")
-        )
-    if said:
-        _replace(path, tomlkit.dumps(document))
-    return said
+    if "revision" in changed and not isinstance(table, InlineTable):  # where there is no room for comments
+        _comment(table["revision"], comment)
+    if changed:
+        made = tomlkit.dumps(document)
+        if "\r\n" in text:
+            made = made.replace("\r\n", "\n").replace("\n", "\r\n")
+        _replace(path, _checked(made, tomllib.loads(text), changed, path))
+    return [
+        f"{path.name}: source.{key} = {_toml(value)}" + (f" (was {_toml(before[key])})" if before.get(key) else "")
+        for key, value in changed.items()
+    ]
+
+
+def _comment(item: Item, comment: str | None) -> None:
+    """Put a comment behind a value, in the place of the one that may be there."""
+    item.trivia.comment_ws = " " if comment else ""
+    item.trivia.comment = f"# {printable(comment)}" if comment else ""
+
+
+def _checked(text: str, before: dict[str, Any], changed: Mapping[str, Any], path: Path) -> str:
+    """Return the new text of the file if it says what it should: files may be laid out in ways that cannot be edited."""
+    wanted = {**before, "source": {**before.get("source", {}), **changed}}
+    try:
+        if tomllib.loads(text) == wanted:
+            return text
+    except tomllib.TOMLDecodeError:
+        pass
+    raise ConfigError(
+        f"{printable(path.name)}: its table [source] cannot be edited",
+        details="\n".join(f"{key} = {_toml(value)}" for key, value in changed.items()),
+        hint="write these lines into its table [source] by hand",
+    )
 
 
 def _replace(path: Path, text: str) -> None:
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Put `text` in the place of the file in one step, keeping mode and owner; raise DiskFullError, ConfigError."""
+    facts = path.stat()
+    aside = None
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        aside = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
-        Path(aside).chmod(path.stat().st_mode)
-        Path(aside).replace(path)
+        aside.chmod(stat.S_IMODE(facts.st_mode))
+        if os.geteuid() == 0:
+            os.chown(aside, facts.st_uid, facts.st_gid)
+        aside.replace(path)
+    except OSError as error:
+        if aside:
+            aside.unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise DiskFullError(
+                f"no space left to write {path}", hint="free some space, then run the same again"
+            ) from None
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        if aside:
+            aside.unlink(missing_ok=True)
         raise

@@ -24,7 +24,7 @@ def machine_of(options: Mapping[str, str]) -> str | None:
 
 
 def package_arch(machine: str, format: Literal["rpm", "deb"]) -> str:
-    """Return the name in packages of what `uname -m` prints; raise KernelError if it is not known."""
+    """Return the name in packages of what `uname -m` prints; KernelError if it is not known."""
     if machine not in _arches():
         raise KernelError(f"the architecture '{machine}' is not known", hint=f"known: {', '.join(_arches())}")
     return str(_arches()[machine][format])

@@ -51,9 +51,7 @@ def execute(selection: Selection, workspace: Workspace, progress: Progress) -> R
     return run
 
 
-def _take_step(
-    planned: Decision, selection: Selection, workspace: Workspace, progress: Progress, run: Run
-) -> None:
+def _take_step(planned: Decision, selection: Selection, workspace: Workspace, progress: Progress, run: Run) -> None:
     key = planned.step.key
     run.steps[key] = planned.step
     step = _without_failed(planned.step, run)
@@ -87,7 +85,7 @@ def _tell_kept(decision: Decision, progress: Progress) -> None:
         raise SourcesChangedError(
             f"{step.title}: {decision.reason}",
             details=f"the files lie in {folder}",
-            hint=f"make a patch of the edits, then `pkgkmod {step.stage.name} --force`; the edited files are kept aside",
+            hint=f"make a patch of the edits, then `pkgkmod {step.stage.name} --force`; the edits are kept aside",
         )
     if level == "warn":
         progress.warning(f"{step.title}: {decision.reason}; used as it is: {folder}")

@@ -87,9 +87,7 @@ def make_steps(selection: Selection) -> tuple[Step, ...]:
             if stage.applies(unit):
                 step = Step(stage, unit, tuple(_needs(stage, unit, selection.project, steps.values())))
                 steps[step.key] = step
-    missing = [
-        name for name in selection.stages if not any(step.stage.name == name for step in steps.values())
-    ]
+    missing = [name for name in selection.stages if not any(step.stage.name == name for step in steps.values())]
     if missing and len(missing) == len(selection.stages):
         raise UsageError(
             f"there is nothing to do for {', '.join(missing)}",
@@ -136,9 +134,7 @@ def _units(stage: Stage[Any], selection: Selection) -> Iterator[Unit]:
         yield ProjectUnit(project, base, selection.jobs)
 
 
-def _needs(
-    stage: Stage[Any], unit: Unit, project: Project, known: Iterable[Step]
-) -> Iterator[tuple[str, Key]]:
+def _needs(stage: Stage[Any], unit: Unit, project: Project, known: Iterable[Step]) -> Iterator[tuple[str, Key]]:
     for kind in stage.consumes(project):
         for step in known:
             if step.stage.produces == kind and _concerns(step.unit, unit):
@@ -178,18 +174,14 @@ def decide(step: Step, inputs: Mapping[str, str], workspace: Workspace, *, force
         reason = "failed before"
     else:
         reason = _what_changed(workspace.newest(*step.key), ingredients, inputs)
-    return Decision(
-        step, action, reason, fingerprint, ingredients, inputs, token, found if action != "RUN" else None
-    )
+    return Decision(step, action, reason, fingerprint, ingredients, inputs, token, found if action != "RUN" else None)
 
 
 def _what_changed(before: Result | None, ingredients: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     if before is None:
         return "not done yet"
     changed = [
-        name
-        for name in {**before.ingredients, **ingredients}
-        if before.ingredients.get(name) != ingredients.get(name)
+        name for name in {**before.ingredients, **ingredients} if before.ingredients.get(name) != ingredients.get(name)
     ]
     changed += [name for name in {**before.inputs, **inputs} if before.inputs.get(name) != inputs.get(name)]
     return f"changed: {_listed(changed)}" if changed else "not done yet"

@@ -34,9 +34,7 @@ class FolderKernels:
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in ("plugin.folder", *first["loc"]))
-            raise PluginError(
-                f"{key}: {first['msg']}", hint="it takes one key: paths, a list of folders"
-            ) from None
+            raise PluginError(f"{key}: {first['msg']}", hint="it takes one key: paths, a list of folders") from None
         for text in wanted:
             path = base / Path(text).expanduser()
             found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))

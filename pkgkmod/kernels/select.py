@@ -44,7 +44,9 @@ def select_kernels(wanted: Sequence[str], available: Sequence[Kernel]) -> tuple[
 def _not_found(text: str, available: Sequence[Kernel]) -> KernelError:
     names = [kernel.uname_r for kernel in available]
     if not names:
-        hint = "install the headers of a kernel (linux-headers-..., kernel-devel), or name folders in plugin.folder.paths"
+        hint = (
+            "install the headers of a kernel (linux-headers-..., kernel-devel), or name folders in plugin.folder.paths"
+        )
     elif close := near(text, names):
         hint = f"nearest: {', '.join(close)}; `pkgkmod kernels list` shows all {len(names)}"
     else:

@@ -37,9 +37,7 @@ def find_rpms(paths: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def write_layout(
-    packages: Mapping[str, Sequence[Path]], destination: Path, *, include_srpm: bool = False
-) -> list[str]:
+def write_layout(packages: Mapping[str, Sequence[Path]], destination: Path, *, include_srpm: bool = False) -> list[str]:
     """Copy packages to where the installer looks for them, and return their names.
 
     `packages` maps a release to its packages. Several releases get a tree each, named after them:
@@ -62,9 +60,7 @@ def write_layout(
         if (tree / "rpms").is_dir():
             (tree / MARK).write_text(MARK_TEXT, encoding="ascii")
     if not any(not name.endswith(".src.rpm") for name in names):
-        raise PackageError(
-            "no binary package for the driver disk", hint="build_rpm without --srpm makes some"
-        )
+        raise PackageError("no binary package for the driver disk", hint="build_rpm without --srpm makes some")
     return names
 
 

@@ -41,10 +41,10 @@ class KernelRelease:
     @property
     def flavour(self) -> str:
         """Kind of kernel: `amd64`, `cloud-amd64`, `default`, `rt`; empty for Red Hat's plain kernel."""
-        base, plus, variant = self.uname_r.partition("+")
-        if machine := next((m for m in _MACHINES if base.endswith("." + m)), None):
+        base, _, variant = self.uname_r.partition("+")
+        if any(base.endswith("." + machine) for machine in _MACHINES):
             # Red Hat: 5.14.0-427.el9.x86_64+rt-debug, 5.14.0-427.el9.aarch64+64k
-            return variant if plus else "" if machine else ""
+            return variant
         words = self.uname_r.split("-")
         letters = [word for word in words[1:] if not re.match(r"\d", word) and "deb" not in word]
         return "-".join(letters)
@@ -68,9 +68,7 @@ class KernelRelease:
         return re.sub(r"[^A-Za-z0-9.+~]", "_", text)
 
     def _key(self) -> tuple[tuple[int, int, str], ...]:
-        return tuple(
-            (1, int(part), "") if part.isdigit() else (0, 0, part) for part in _NUMBERS.findall(self.uname_r)
-        )
+        return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _NUMBERS.findall(self.uname_r))
 
     def __lt__(self, other: KernelRelease) -> bool:
         return self._key() < other._key()

@@ -7,10 +7,12 @@ and the messages about mistakes are all made from them.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 CheckLevel = Literal["off", "warn", "fail"]
 ArchiveContent = Literal["default", "all", "kbuild"]
@@ -21,7 +23,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
 _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
-_OPTION = re.compile(r"[A-Za-z0-9_]+")
+_OPTION = re.compile(r"(?!CONFIG_)[A-Za-z0-9_]+")
 
 
 def _matching(pattern: re.Pattern[str], rule: str) -> AfterValidator:
@@ -64,13 +66,11 @@ ModuleName = Annotated[str, _matching(_MODULE, "must hold only letters, digits, 
 VersionText = Annotated[
     str, _matching(_VERSION, "must start with a digit and hold only letters, digits and .+~_ (no '-')")
 ]
-ReleaseText = Annotated[
-    str, _matching(_RELEASE, "must start with a digit and hold only letters, digits and .+~_")
-]
+ReleaseText = Annotated[str, _matching(_RELEASE, "must start with a digit and hold only letters, digits and .+~_")]
 RelativePath = Annotated[str, AfterValidator(relative_path)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Text = Annotated[str, AfterValidator(_text)]
-OptionName = Annotated[str, _matching(_OPTION, "must be the name of a kernel configuration option")]
+OptionName = Annotated[str, _matching(_OPTION, "must be the name of a kernel configuration option, without CONFIG_")]
 
 
 class Section(BaseModel):
@@ -82,16 +82,12 @@ class Section(BaseModel):
 class ProjectInfo(Section):
     """Who and what: the texts that every package carries."""
 
-    name: Name = Field(description="Name of the driver package, as in kmod-NAME.")
+    name: Name = Field(description="Name of the driver package, as in kmod-NAME.", examples=["e1000e"])
     version: VersionText = Field("1.0", description="Version of the packages.")
-    release: ReleaseText = Field(
-        "1", description="Release of the packages; raise it when only the packaging changes."
-    )
+    release: ReleaseText = Field("1", description="Release of the packages; raise it when only the packaging changes.")
     epoch: int = Field(0, ge=0, description="Epoch of the packages; 0 is none.")
     vendor: Name | None = Field(None, description="Vendor, as in kmod-VENDOR-NAME; none leaves it out.")
-    summary: Line = Field(
-        "", description="One line that says what the driver is; made from the name if empty."
-    )
+    summary: Line = Field("", description="One line that says what the driver is; made from the name if empty.")
     description: Text = Field("", description="A paragraph that says more; the summary if empty.")
     license: Line = Field("GPL-2.0-only", description="Licence of the sources, as an SPDX expression.")
     maintainer: Line = Field(
@@ -123,12 +119,8 @@ class Source(Section):
     follow_includes: bool = Field(
         False, description="Import also what sources and Makefiles use outside the directories."
     )
-    low_bandwidth: bool = Field(
-        False, description="Fetch fewer bytes in more requests (remote repositories)."
-    )
-    patches: Line = Field(
-        "patches", description="Folder of patches, beside the project file; it may be absent."
-    )
+    low_bandwidth: bool = Field(False, description="Fetch fewer bytes in more requests (remote repositories).")
+    patches: Line = Field("patches", description="Folder of patches, beside the project file; it may be absent.")
     quilt: bool = Field(
         True, description="Take patches in the order of the `series` file; otherwise all *.patch, by name."
     )
@@ -145,7 +137,7 @@ class Source(Section):
 class ModuleEntry(Section):
     """A module to build; without any, all that the imported Makefiles define."""
 
-    name: ModuleName = Field(description="Name of the module, without .ko.")
+    name: ModuleName = Field(description="Name of the module, without .ko.", examples=["e1000e"])
     directory: RelativePath | None = Field(
         None, description="Folder whose Makefile builds it; found by itself when only one does."
     )
@@ -158,9 +150,7 @@ class Build(Section):
         False,
         description="Compile inside rpmbuild and dpkg-buildpackage, as a build farm does, instead of once.",
     )
-    sandbox: bool = Field(
-        True, description="Compile without network, in a read-only root, as an unprivileged user."
-    )
+    sandbox: bool = Field(True, description="Compile without network, in a read-only root, as an unprivileged user.")
     jobs: int = Field(0, ge=0, description="Parallel jobs of make; 0 is one for each processor.")
     extra_cflags: Line = Field("", description="Further flags for the C compiler.")
     any_compiler: bool = Field(
@@ -172,7 +162,7 @@ class Build(Section):
 class Target(Section):
     """A distribution release and the kernels to build for."""
 
-    distro: Name = Field(description="Distribution release; `pkgkmod distros` lists them.")
+    distro: Name = Field(description="Distribution release; `pkgkmod distros` lists them.", examples=["debian12"])
     kernels: tuple[Line, ...] = Field(
         ("newest",),
         min_length=1,
@@ -220,9 +210,9 @@ class Deb(Section):
 class Disk(Section):
     """The driver disk."""
 
-    label: Annotated[
-        str, _matching(re.compile(r"[A-Z0-9_]{1,32}"), "must hold 1 to 32 of A-Z, 0-9 and _")
-    ] = Field("OEMDRV", description="Volume label; installers look for OEMDRV.")
+    label: Annotated[str, _matching(re.compile(r"[A-Z0-9_]{1,32}"), "must hold 1 to 32 of A-Z, 0-9 and _")] = Field(
+        "OEMDRV", description="Volume label; installers look for OEMDRV."
+    )
     file: Line | None = Field(
         None, description="Where to put a copy of the ISO image; otherwise it stays in the results."
     )
@@ -237,7 +227,7 @@ class Project(Section):
     module: tuple[ModuleEntry, ...] = Field((), description="Modules to build, one table each.")
     kconfig: dict[OptionName, bool | int | Line] = Field(
         default_factory=dict,
-        description="Kernel options for these sources, without CONFIG_: true or 'y', 'm', false or 'n', a number, a text.",
+        description="Kernel options for these sources, without CONFIG_: true or 'y', 'm', false or 'n', a number, text.",
     )
     build: Build = Build()
     target: tuple[Target, ...] = Field((), description="What to build for, one table each.")
@@ -248,18 +238,31 @@ class Project(Section):
     plugin: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Settings of plugins, one table each; the plugin validates its own."
     )
-    signing: dict[str, Any] | None = Field(
-        None, description="Signing of modules and packages; not built yet."
-    )
+    signing: dict[str, Any] | None = Field(None, description="Signing of modules and packages; not built yet.")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Project:
-        if self.signing is not None:
-            raise ValueError("signing: signing of modules and packages is not built yet; remove the table")
-        ids = [target.id for target in self.target]
-        for twice in sorted({i for i in ids if ids.count(i) > 1}):
-            raise ValueError(f"target: two targets are called '{twice}'; give one a name of its own")
-        names = [module.name.replace("-", "_") for module in self.module]
-        for twice in sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"module: '{twice}' is there twice ('-' and '_' are the same to the kernel)")
-        return self
+    @field_validator("signing", mode="before")
+    @classmethod
+    def _signing(cls, value: object) -> object:
+        if value is not None:
+            raise ValueError("signing of modules and packages is not built yet; remove the table")
+        return value
+
+    @field_validator("target")
+    @classmethod
+    def _targets(cls, value: tuple[Target, ...]) -> tuple[Target, ...]:
+        if twice := _twice(target.id for target in value):
+            raise ValueError(f"two targets are called '{twice}'; give one a name of its own")
+        return value
+
+    @field_validator("module")
+    @classmethod
+    def _modules(cls, value: tuple[ModuleEntry, ...]) -> tuple[ModuleEntry, ...]:
+        if twice := _twice(module.name.replace("-", "_") for module in value):
+            raise ValueError(f"'{twice}' is there twice ('-' and '_' are the same to the kernel)")
+        return value
+
+
+def _twice(names: Iterable[str]) -> str:
+    """Return the first name that is there more than once; empty if there is none."""
+    counts = Counter(names)
+    return next((name for name, count in counts.items() if count > 1), "")

@@ -15,9 +15,7 @@ from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.project import Build
 
 # gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT
-_ERROR = re.compile(
-    r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: |ERROR: modpost: )(.*)$"
-)
+_ERROR = re.compile(r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: |ERROR: modpost: )(.*)$")
 _MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* |^[^\s:]*:\d+: \*\*\* |^.*: command not found$")
 
 
@@ -76,9 +74,7 @@ def first_error(lines: Iterable[str]) -> str:
 
 def raise_compile_error(done: Completed, kernel: Kernel, folder: Path) -> None:
     """Raise CompileError with the first compiler error of a failed build on top."""
-    text = done.log.read_text(encoding="utf-8", errors="replace").replace(
-        f"{folder}/build/{kernel.uname_r}/", ""
-    )
+    text = done.log.read_text(encoding="utf-8", errors="replace").replace(f"{folder}/build/{kernel.uname_r}/", "")
     first = first_error(text.splitlines()) or (done.tail[-1] if done.tail else "make failed")
     raise CompileError(
         f"the modules do not compile for {kernel.uname_r}",

@@ -42,7 +42,7 @@ def makefile_of(folder: Path) -> Path | None:
 def module_rules(tree: Path, directories: tuple[str, ...]) -> tuple[ModuleRule, ...]:
     """Return the modules that the Makefiles in and below `directories` (relative to `tree`) define."""
     found: dict[tuple[str, str], ModuleRule] = {}
-    below = dict.fromkeys(directories, ())
+    below: dict[str, tuple[str, ...]] = dict.fromkeys(directories, ())
     seen: set[str] = set()
     while below:
         directory, outer = below.popitem()

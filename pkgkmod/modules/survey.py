@@ -56,9 +56,7 @@ def survey(project: Project, tree: Path) -> Survey:
 def _rule_of(entry: ModuleEntry, rules: tuple[ModuleRule, ...]) -> ModuleRule:
     wanted = entry.name.replace("-", "_")
     found = [
-        rule
-        for rule in rules
-        if rule.name.replace("-", "_") == wanted and entry.directory in (None, rule.directory)
+        rule for rule in rules if rule.name.replace("-", "_") == wanted and entry.directory in (None, rule.directory)
     ]
     if not found:
         raise ConfigError(

@@ -25,7 +25,8 @@ def package_release(job: Job) -> str:
 
     The kernel is in it because a build farm takes each name-version-release only once.
     """
-    suffix = the_kernel(job).release.rpm_suffix
+    # Red Hat's own releases name the distribution already: 5.14.0-427.el9.x86_64.
+    suffix = the_kernel(job).release.rpm_suffix.removesuffix(job.distro.version_suffix)
     return f"{job.project.project.release}.k{suffix}{job.distro.version_suffix}"
 
 

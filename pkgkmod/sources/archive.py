@@ -18,13 +18,13 @@ _KBUILD_NAMES = ("Kbuild", "Kconfig", "Makefile")
 _KBUILD_SUFFIXES = (".c", ".h")
 
 
-def write_archive(
-    folder: Path, destination: Path, *, prefix: str, epoch: int, content: ArchiveContent
-) -> None:
-    """Pack the files of `folder`, as folder `prefix`, into the .tar.xz `destination`; all times are `epoch` (seconds).
+def write_archive(folder: Path, destination: Path, *, prefix: str, epoch: int, content: ArchiveContent) -> None:
+    """Pack the files of `folder`, as folder `prefix`, into the .tar.xz `destination`; all times are `epoch`
+    (seconds).
 
-    `content` chooses among the files in sub-folders: `default` leaves out names that start with a dot, `kbuild` takes
-    only Kbuild, Kconfig, Makefile, *.c and *.h, `all` takes all. Files at the top of `folder` are always packed.
+    `content` chooses among the files in sub-folders: `default` leaves out names that start with a dot,
+    `kbuild` takes only Kbuild, Kconfig, Makefile, *.c and *.h, `all` takes all. Files at the top of `folder`
+    are always packed.
     """
     paths = sorted(path for path in walk_files(folder) if _belongs(path, content))
     folders = folders_above(paths)

@@ -1,6 +1,7 @@
 """Running git on one git folder, with an environment in which nothing of the caller's project can interfere.
 
-GitPython drives git. It is imported only when a command runs, since importing it costs more than most commands.
+GitPython drives git. It is imported only when a command runs, since importing it costs more than most
+commands.
 """
 
 from __future__ import annotations
@@ -142,9 +143,7 @@ class GitFolder:
 
     def _argv(self, arguments: Sequence[str]) -> list[str]:
         ours = self._environment()
-        unwanted = [
-            n for n in os.environ if n.startswith("GIT_") and n not in ours and not _KEPT.fullmatch(n)
-        ]
+        unwanted = [n for n in os.environ if n.startswith("GIT_") and n not in ours and not _KEPT.fullmatch(n)]
         unset = ["env", *(f"--unset={name}" for name in unwanted)] if unwanted else []
         argv = [str(find_tool("git", needed_for="importing sources")), f"--git-dir={self.path}", *arguments]
         self.progress.command(argv, None)

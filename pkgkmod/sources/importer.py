@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,8 @@ _ROUNDS = 50  # of following includes: each imports at least one file
 
 
 def selection_key(source: Source, *, commit: str, base: Path) -> dict[str, object]:
-    """Return, as JSON-able content, all that decides what an import of `commit` gives; no repository is read."""
+    """Return, as JSON-able content, all that decides what an import of `commit` gives; no repository is
+    read."""
     patches = read_patches(base / source.patches, quilt=source.quilt)
     return {
         "commit": commit,
@@ -34,14 +36,12 @@ def selection_key(source: Source, *, commit: str, base: Path) -> dict[str, objec
     }
 
 
-def import_sources(
-    source: Source, *, base: Path, cache: Path, destination: Path, progress: Progress
-) -> SourceTree:
+def import_sources(source: Source, *, base: Path, cache: Path, destination: Path, progress: Progress) -> SourceTree:
     """Import and patch what `source` names into the folder `destination`, and return what it is.
 
     Files lie in `tree/` with their paths of the kernel tree, the applied patches in `patches/`, and
-    `provenance.json` and `manifest.json` tell where everything is from. `base` is the project's folder, `cache` keeps
-    what was fetched. Raise SourceError or PatchError; then `destination` is not to be used.
+    `provenance.json` and `manifest.json` tell where everything is from. `base` is the project's folder,
+    `cache` keeps what was fetched. Raise SourceError or PatchError; then `destination` is not to be used.
     """
     origin = origin_of(source, base)
     if not source.directories:
@@ -51,14 +51,10 @@ def import_sources(
         )
     patches = read_patches(base / source.patches, quilt=source.quilt)
     for name in unlisted_patches(base / source.patches, quilt=source.quilt):
-        progress.warning(
-            f"patch {name} is in {source.patches}/ but not in its series file: it is not applied"
-        )
+        progress.warning(f"patch {name} is in {source.patches}/ but not in its series file: it is not applied")
     try:
         with (
-            open_repository(
-                origin, cache=cache, progress=progress, low_bandwidth=source.low_bandwidth
-            ) as repository,
+            open_repository(origin, cache=cache, progress=progress, low_bandwidth=source.low_bandwidth) as repository,
             ThreadPoolExecutor(1) as beside,
         ):
             commit = repository.resolve(source.revision or "HEAD")
@@ -84,7 +80,7 @@ def import_sources(
             )
         _save(selection, patches, provenance, destination)
     except OSError as fault:
-        if fault.errno == 28:  # ENOSPC
+        if fault.errno == errno.ENOSPC:
             raise DiskFullError(f"no space left on the disk for the sources in {destination}") from None
         raise
     return SourceTree(provenance=provenance)
@@ -136,9 +132,7 @@ class _Selection:
 
     def existing(self, paths: Sequence[str]) -> set[str]:
         """Return those of `paths` that are files in the commit."""
-        return {
-            path for path, entry in self.repository.select(self.commit, paths).items() if entry.kind == "blob"
-        }
+        return {path for path, entry in self.repository.select(self.commit, paths).items() if entry.kind == "blob"}
 
     def _add(self, entries: Sequence[Entry], *, followed: bool) -> None:
         files = [file for file in self.repository.files(entries) if file.path not in self.files]
@@ -189,9 +183,7 @@ class _Selection:
         return SourceError(
             f"no folder or file '{path}' at {self.commit[:12]} in {self.shown}",
             details=f"'{prefix}{name}' does not exist; in '{parent}' there are: {listed}",
-            hint=f"did you mean {' or '.join(alike)}?"
-            if alike
-            else "paths start at the top of the kernel tree",
+            hint=f"did you mean {' or '.join(alike)}?" if alike else "paths start at the top of the kernel tree",
         )
 
 

@@ -105,6 +105,4 @@ def tree_id(files: Mapping[str, FileState], like: str) -> str:
 
 def _object_id(kind: str, content: bytes, like: str) -> str:
     algorithm = "sha256" if len(like) == 64 else "sha1"
-    return hashlib.new(
-        algorithm, f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False
-    ).hexdigest()
+    return hashlib.new(algorithm, f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()

@@ -1,7 +1,8 @@
 """Reading commits, trees and blobs through a git folder of our own.
 
-The folder holds no objects: it borrows those of the packager's repository, or of the cache. So nothing there can
-change, none of that repository's settings, attributes or filters touches the files, and nothing is fetched unasked.
+The folder holds no objects: it borrows those of the packager's repository, or of the cache. So nothing there
+can change, none of that repository's settings, attributes or filters touches the files, and nothing is
+fetched unasked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _LATEST = 2**33 - 1  # what the time field of a tar archive holds
 
 @dataclass(frozen=True)
 class Entry:
-    """A file, folder or submodule (`commit`) of a tree: its path in the kernel tree, git mode and object id."""
+    """A file, folder or submodule (`commit`) of a tree: its path in the kernel tree, git mode and object
+    id."""
 
     path: str
     mode: str
@@ -92,9 +94,7 @@ class Objects:
         wanted = dict.fromkeys(object_ids)
         if not wanted:
             return []
-        answer = self.folder.text(
-            "cat-file", "--batch-check", "--buffer", stdin="\n".join(wanted).encode() + b"\n"
-        )
+        answer = self.folder.text("cat-file", "--batch-check", "--buffer", stdin="\n".join(wanted).encode() + b"\n")
         return [line.split(" ")[0] for line in answer.splitlines() if line.endswith(" missing")]
 
     def contents(self, object_ids: Sequence[str]) -> Iterator[bytes]:
@@ -117,9 +117,7 @@ class Objects:
                 yield content[:-1]
 
 
-def borrow_objects(
-    place: Path, lenders: Sequence[Path], progress: Progress, *, sha256: bool = False
-) -> Objects:
+def borrow_objects(place: Path, lenders: Sequence[Path], progress: Progress, *, sha256: bool = False) -> Objects:
     """Make an empty git folder at `place` that reads the objects in the folders `lenders`."""
     (place / "objects").mkdir(parents=True)
     (place / "refs").mkdir()

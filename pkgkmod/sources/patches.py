@@ -1,7 +1,7 @@
 """Patches on top of the imported files: all of them, or none.
 
-`git apply` and not GNU patch: it knows renames, modes and binary files, refuses paths that lead outside or through
-links, and has no fuzz, so a hunk never lands silently in a place that merely looks alike.
+`git apply` and not GNU patch: it knows renames, modes and binary files, refuses paths that lead outside or
+through links, and has no fuzz, so a hunk never lands silently in a place that merely looks alike.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _HUNK_LINES = 40
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch: its name in the patches' folder, its content, and how many leading folders its paths have too many."""
+    """A patch: its name in the patches' folder, its content, and how many leading folders its paths have too
+    many."""
 
     name: str
     content: bytes
@@ -44,7 +45,8 @@ class Patch:
 
 
 def read_patches(folder: Path, *, quilt: bool) -> tuple[Patch, ...]:
-    """Return the patches in `folder`, in order: as its `series` says (`quilt`), otherwise all *.patch by name.
+    """Return the patches in `folder`, in order: as its `series` says (`quilt`), otherwise all *.patch by
+    name.
 
     A folder that is absent holds none. Raise PatchError if the series is wrong.
     """
@@ -122,7 +124,8 @@ def apply_patches(
 ) -> tuple[str, ...]:
     """Apply `patches` to `tree` in order, and return the paths that are not what they were before.
 
-    Raise PatchError, with nothing changed, if one does not apply. `reverse` takes them back, in the order given.
+    Raise PatchError, with nothing changed, if one does not apply. `reverse` takes them back, in the order
+    given.
     """
     if not patches:
         return ()
@@ -176,26 +179,22 @@ def _apply(patch: Patch, tree: Path, aside: Path, progress: Progress, *, reverse
     if not done.ok:
         raise _failure(patch, log.read_text(encoding="utf-8", errors="replace"))
     if links := escaping_links(tree):
-        raise PatchError(
-            f"patch '{patch.name}' makes a link that leads outside the sources", details="\n".join(links)
-        )
+        raise PatchError(f"patch '{patch.name}' makes a link that leads outside the sources", details="\n".join(links))
 
 
 def _failure(patch: Patch, said: str) -> PatchError | DiskFullError:
     """Say which hunk of which file, and why, from what `git apply` said."""
     if "No space left on device" in said:
         return DiskFullError(f"no space left on the disk while applying patch '{patch.name}'")
-    reasons = "\n".join(
-        line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")
-    )
+    reasons = "\n".join(line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: "))
     if failed := _FAILED.search(said):
         number, total, place, hunk = _find_hunk(patch, failed["file"], int(failed["line"]))
         header = hunk.partition("\n")[0]
         return PatchError(
             f"patch '{patch.name}' does not apply: {failed['file']}, hunk {number} of {total} ({header})",
             details=f"the lines that it changes or expects around them are not there\n{hunk}",
-            hint=f"compare line {place} of the patch with line {failed['line']} of the file at this revision, "
-            "and make the patch anew for it",
+            hint=f"compare line {place} of the patch with line {failed['line']} of the file at this "
+            "revision, and make the patch anew for it",
         )
     if missing := _MISSING.search(said):
         return PatchError(
@@ -205,15 +204,14 @@ def _failure(patch: Patch, said: str) -> PatchError | DiskFullError:
             f"-p0 or -p2 behind the patch's name in {SERIES} says so",
         )
     if "No valid patches" in said:
-        return PatchError(
-            f"patch '{patch.name}' holds no changes", hint=f"remove it, or its line in {SERIES}"
-        )
+        return PatchError(f"patch '{patch.name}' holds no changes", hint=f"remove it, or its line in {SERIES}")
     brief = reasons.partition("\n")[0] or "git apply failed"
     return PatchError(f"patch '{patch.name}' does not apply: {brief}", details=reasons or said)
 
 
 def _find_hunk(patch: Patch, file: str, line: int) -> tuple[int, int, int, str]:
-    """Return number, count in the file, line in the patch, and text of the hunk of `file` that starts at `line`."""
+    """Return number, count in the file, line in the patch, and text of the hunk of `file` that starts at
+    `line`."""
     lines = patch.content.decode("utf-8", "replace").splitlines()
     current, hunks = "", []
     for index, text in enumerate(lines):

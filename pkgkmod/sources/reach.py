@@ -1,7 +1,7 @@
 """What imported files use outside the imported folders: includes, Makefiles' -I folders, shared objects.
 
-This reads C and make as text, without conditions: it finds what may be needed. Which of it exists is asked of the
-commit (importer.py), and what does not exist is forgotten.
+This reads C and make as text, without conditions: it finds what may be needed. Which of it exists is asked of
+the commit (importer.py), and what does not exist is forgotten.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def outside_reaches(tree: Path) -> tuple[Reach, ...]:
 
 
 def include_folders(tree: Path) -> tuple[str, ...]:
-    """Return the folders, relative to `tree`, that Makefiles there name as `-I$(srctree)/...` and that were imported.
+    """Return the folders, relative to `tree`, that Makefiles there name as `-I$(srctree)/...` and that were
+    imported.
 
-    Outside the kernel's own build, $(srctree) is the kernel's build tree: so the build has to name them itself.
+    Outside the kernel's own build, $(srctree) is the kernel's build tree: so the build has to name them
+    itself.
     """
-    makefiles = {
-        path: _lines(tree / path) for path in walk_files(tree) if posixpath.basename(path) in _MAKEFILES
-    }
+    makefiles = {path: _lines(tree / path) for path in walk_files(tree) if posixpath.basename(path) in _MAKEFILES}
     named = {f.path for folders in _folders_by_place(makefiles).values() for f in folders if f.by_srctree}
     return tuple(sorted(path for path in named if (tree / path).is_dir()))
 
@@ -78,7 +78,8 @@ def include_folders(tree: Path) -> tuple[str, ...]:
 
 
 def _searched(place: str, named: dict[str, tuple[_Folder, ...]]) -> tuple[str, ...]:
-    """Return the -I folders for sources in `place`: those of its Makefile, and of all above (subdir-ccflags-y)."""
+    """Return the -I folders for sources in `place`: those of its Makefile, and of all above
+    (subdir-ccflags-y)."""
     parts = place.split("/")
     above = ["", *("/".join(parts[:end]) for end in range(1, len(parts) + 1))]
     return tuple(dict.fromkeys(folder.path for parent in above for folder in named.get(parent, ())))
@@ -123,7 +124,8 @@ def _candidates(folders: Sequence[str], name: str, here: set[str]) -> tuple[str,
 
 
 def _lines(makefile: Path) -> list[tuple[int, str]]:
-    """Return the lines of a Makefile with their numbers: continued ones joined, comments away, variables expanded."""
+    """Return the lines of a Makefile with their numbers: continued ones joined, comments away, variables
+    expanded."""
     if makefile.is_symlink():
         return []
     lines: list[tuple[int, str]] = []
@@ -181,7 +183,8 @@ def _makefile_reaches(path: str, lines: Iterable[tuple[int, str]], here: set[str
 
 
 def _kernel_path(word: str, place: str) -> str:
-    """Return the path in the kernel tree that a word of the Makefile in folder `place` means; empty if none."""
+    """Return the path in the kernel tree that a word of the Makefile in folder `place` means; empty if
+    none."""
     word = word.replace(_SRCTREE + "/", "").replace(_SRCTREE, ".").replace(_SRC, place)
     # Make runs at the top of the tree: a relative path starts there.
     return "" if "$" in word or "\0" in word or word.startswith(("/", "-")) else _joined("", word)

@@ -1,8 +1,9 @@
 """A repository behind a URL: only what is needed crosses the wire, and a cache keeps it.
 
-The cache holds one bare repository for each URL. A commit is fetched alone and without file contents; then the
-contents of the chosen folders in one request. Git's own way, one request for each file it stumbles on, is never
-taken: objects are read through a folder that does not know the server (objects.py), so that what is missing is seen.
+The cache holds one bare repository for each URL. A commit is fetched alone and without file contents; then
+the contents of the chosen folders in one request. Git's own way, one request for each file it stumbles on, is
+never taken: objects are read through a folder that does not know the server (objects.py), so that what is
+missing is seen.
 """
 
 from __future__ import annotations
@@ -23,16 +24,15 @@ from pkgkmod.sources.objects import Entry, borrow_objects
 from pkgkmod.sources.repository import FULL_HASH, SHORT_HASH, Origin, no_such_revision
 
 # Protocol 0 hands out only what a reference names; old HTTP servers know no shallow fetches.
-_REFUSED_HASH = re.compile(
-    r"unadvertised object|want \w+ not valid|dumb http|does not support shallow", re.IGNORECASE
-)
+_REFUSED_HASH = re.compile(r"unadvertised object|want \w+ not valid|dumb http|does not support shallow", re.IGNORECASE)
 _NO_FILTERS = re.compile(r"filtering not recognized", re.IGNORECASE)
 _UNKNOWN_HASH = re.compile(r"not our ref|couldn't find remote ref|no such remote ref", re.IGNORECASE)
 _REFERENCE = re.compile(r"[\w][\w./+-]*")
 
 _PARTIAL = (
     "[core]\nbare = true\nrepositoryformatversion = 1\n"
-    '[extensions]\npartialClone = origin\n[remote "origin"]\npromisor = true\npartialclonefilter = blob:none\n'
+    "[extensions]\npartialClone = origin\n"
+    '[remote "origin"]\npromisor = true\npartialclonefilter = blob:none\n'
 )
 _WHOLE = "[core]\nbare = true\nrepositoryformatversion = 0\n"
 _ALL_REFERENCES = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
@@ -47,6 +47,7 @@ class RemoteRepository:
         self._origin = origin
         self._progress = progress
         self._low_bandwidth = low_bandwidth
+        self._commit = ""  # the one that objects are fetched for
         digest = hashlib.sha256(origin.shown.encode()).hexdigest()[:24]
         self._place = cache / f"git-{digest}"
         self._place.mkdir(parents=True, exist_ok=True)
@@ -83,18 +84,14 @@ class RemoteRepository:
         listed = self._partial.attempt("ls-remote", "--quiet", "origin", *patterns)
         if isinstance(listed, GitFailure):
             raise self._unreachable(listed)
-        return {
-            name: object_id for object_id, _, name in (line.partition("\t") for line in listed.splitlines())
-        }
+        return {name: object_id for object_id, _, name in (line.partition("\t") for line in listed.splitlines())}
 
     def _commits_like(self, folder: GitFolder, short: str) -> list[str]:
         found = folder.text("rev-parse", f"--disambiguate={short.lower()}").split()
         if not found:
             return []
         request = "".join(f"{object_id}\n" for object_id in found).encode()
-        kinds = folder.text(
-            "cat-file", "--batch-check=%(objecttype) %(objectname)", stdin=request
-        ).splitlines()
+        kinds = folder.text("cat-file", "--batch-check=%(objecttype) %(objectname)", stdin=request).splitlines()
         commits = [line.split()[1] for line in kinds if line.startswith("commit ")]
         if len(commits) > 1:
             raise SourceError(
@@ -137,10 +134,13 @@ class RemoteRepository:
     # --- objects -------------------------------------------------------------------------------------
 
     def select(self, commit: str, paths: Sequence[str]) -> dict[str, Entry]:
-        """Return those of `paths` that exist in `commit`, fetching the commit and its folders if they are not here."""
+        """Return those of `paths` that exist in `commit`, fetching the commit and its folders if they are not
+        here."""
+        self._commit = commit
         with self._locked():
             if self.objects.missing([commit]):
-                self._fetch_commit(commit)
+                kind = "tree:0" if self._low_bandwidth else "blob:none"
+                self._fetch([commit], "--depth=1", f"--filter={kind}")
             found = self.objects.entries(commit, paths)
             if found is None:
                 self._walk_down(commit, paths)
@@ -154,7 +154,7 @@ class RemoteRepository:
         if lacking := [entry.object_id for entry, files in listings.items() if files is None]:
             with self._locked():
                 # Unfiltered: the folders come with all that is below them, in one request.
-                self._fetch_objects(lacking)
+                self._fetch(lacking)
             listings = {entry: self.objects.files(entry) for entry in entries}
         return [file for files in listings.values() for file in files or ()]
 
@@ -165,15 +165,11 @@ class RemoteRepository:
             return
         with self._locked():
             if lacking := self.objects.missing(contents):
-                self._fetch_objects(lacking)
+                self._fetch(lacking)
 
     def describe(self, commit: str) -> str:
         """Return the short hash: a commit that was fetched alone knows no tag before it."""
         return commit[:12]
-
-    def _fetch_commit(self, commit: str) -> None:
-        kind = "tree:0" if self._low_bandwidth else "blob:none"
-        self._fetch(commit, "--depth=1", f"--filter={kind}", wanted=[commit])
 
     def _walk_down(self, commit: str, paths: Sequence[str]) -> None:
         """Fetch the folders on the way to `paths`, one request for each level."""
@@ -181,7 +177,7 @@ class RemoteRepository:
         ways = {parent for path in paths for parent in _parents(path)}
         while level:
             if lacking := self.objects.missing(level.values()):
-                self._fetch_objects(lacking, "--filter=tree:0")
+                self._fetch(lacking, "--filter=tree:0")
             level = {
                 f"{folder}{child.path}/": child.object_id
                 for folder, tree in level.items()
@@ -189,27 +185,19 @@ class RemoteRepository:
                 if child.kind == "tree" and f"{folder}{child.path}" in ways
             }
 
-    def _fetch_objects(self, object_ids: Sequence[str], *options: str) -> None:
-        self._fetch("", *options, wanted=object_ids)
-
-    def _fetch(self, commit: str, *options: str, wanted: Sequence[str]) -> None:
+    def _fetch(self, wanted: Sequence[str], *options: str) -> None:
         """Fetch objects by their ids; if the server refuses that, fetch what it will give."""
         request = "".join(f"{object_id}\n" for object_id in wanted).encode()
-        failure = self._partial.fetch(
-            "--no-tags", *options, "--stdin", "origin", stdin=request, heard=self._told
-        )
+        failure = self._partial.fetch("--no-tags", *options, "--stdin", "origin", stdin=request, heard=self._told)
         if failure is None:
-            self._last_commit = commit or self._last_commit
             return
         if _UNKNOWN_HASH.search(failure.message):
-            raise self._unknown(commit)
+            raise self._unknown()
         if not _REFUSED_HASH.search(failure.message):
             raise self._unreachable(failure)
-        self._fetch_whole(commit or self._last_commit)
+        self._fetch_whole(self._commit)
         if self.objects.missing(wanted):
-            raise self._unknown(commit)
-
-    _last_commit = ""
+            raise self._unknown()
 
     def _told(self, line: str) -> None:
         if _NO_FILTERS.search(line):
@@ -220,13 +208,9 @@ class RemoteRepository:
     def _fetch_whole(self, commit: str) -> None:
         """Fetch by name, without filters: the commit alone if a reference names it, else all history."""
         whole = self._folder("whole", _WHOLE)
-        name = next(
-            (n for n, i in self._references(()).items() if i == commit and not n.endswith("^{}")), None
-        )
+        name = next((n for n, i in self._references(()).items() if i == commit and not n.endswith("^{}")), None)
         what = f"all files of {name}" if name else "all of its history"
-        self._progress.info(
-            f"the server of {self._origin.shown} does not hand out single commits: fetching {what}"
-        )
+        self._progress.info(f"the server of {self._origin.shown} does not hand out single commits: fetching {what}")
         failure = None
         if name:
             failure = whole.fetch("--no-tags", "--depth=1", "origin", f"+{name}:refs/pkgkmod/{commit}")
@@ -262,12 +246,14 @@ class RemoteRepository:
             except BlockingIOError:
                 self._progress.info(f"waiting for another run that fetches from {self._origin.shown}")
                 fcntl.flock(file, fcntl.LOCK_EX)
+            # What a killed run left: git would wait for these locks for ever.
+            for leftover in (*self._place.rglob("*.lock"), *self._place.glob("*/objects/pack/tmp_*")):
+                leftover.unlink()
             yield
 
-    def _unknown(self, commit: str) -> SourceError:
-        what = f"commit {commit}" if commit else "some of the objects that are needed"
+    def _unknown(self) -> SourceError:
         return SourceError(
-            f"{self._origin.shown} does not have {what}",
+            f"{self._origin.shown} does not have commit {self._commit}",
             hint="look whether the commit was pushed there, or import from the repository that has it",
         )
 
@@ -278,7 +264,7 @@ class RemoteRepository:
         return SourceError(
             f"cannot fetch from {self._origin.shown}",
             details=failure.message,
-            hint="check the address, the network, and that you may read it: `git ls-remote URL` tries the same",
+            hint="check the address, the network, and your rights: `git ls-remote URL` tries the same",
         )
 
 

@@ -62,19 +62,18 @@ class Repository(Protocol):
 
 
 def parse_origin(location: str, base: Path) -> Origin:
-    """Return the origin that `location` names; folders are relative to `base`. Raise SourceError if it is neither."""
+    """Return the origin that `location` names; folders are relative to `base`. Raise SourceError if it is
+    neither."""
     if location.startswith("-") or not location.isprintable() or _HOST_AS_OPTION.match(location):
         raise _refused(location)
     if location.startswith("file://"):
         path = Path(location.removeprefix("file://").removeprefix("localhost"))
         if path.is_absolute() and path.is_dir():
             return Origin(location, False, path)
-        raise SourceError(
-            f"no folder at {location}", hint="a file:// URL has three slashes and an absolute path"
-        )
+        raise SourceError(f"no folder at {location}", hint="a file:// URL has three slashes and an absolute path")
     if _URL.fullmatch(location):
         return Origin(location, True, None)
-    folder = Path(base, Path(location).expanduser())
+    folder = Path(base, os.path.expanduser(location))  # noqa: PTH111 (Path's raises for unknown users)
     if folder.is_dir():
         return Origin(location, False, folder.resolve())
     if "::" not in location and "://" not in location and _SCP.fullmatch(location):
@@ -142,33 +141,32 @@ def resolve_source(source: Source, *, base: Path, cache: Path, progress: Progres
 
 
 class LocalRepository:
-    """A repository in a folder of this machine. It is only read: no index, reference, work tree or object changes."""
+    """A repository in a folder of this machine. It is only read: no index, reference, work tree or object
+    changes."""
 
     def __init__(self, origin: Origin, aside: Path, progress: Progress) -> None:
         assert origin.path
         self._origin = origin
         git_folder = _git_folder(origin.path)
-        # Named outright, so that git asks not whose folder it is: root may import from a packager's repository.
+        # Named outright, so that git asks not whose folder it is: root may import from a packager's
+        # repository.
         self._git = GitFolder(git_folder, progress)
         common = git_folder / "commondir"
         shared = git_folder / common.read_text().strip() if common.is_file() else git_folder
         sha256 = self._git.attempt("rev-parse", "--show-object-format") == "sha256"
-        self.objects = borrow_objects(
-            aside / "local", [(shared / "objects").resolve()], progress, sha256=sha256
-        )
+        self.objects = borrow_objects(aside / "local", [(shared / "objects").resolve()], progress, sha256=sha256)
 
     def resolve(self, revision: str) -> str:
         """Return the full commit id; all that `git rev-parse` understands is understood."""
         found = GitFailure(1, "") if revision.startswith("-") else self._parse(revision)
         if isinstance(found, str):
             return found
-        names = self._git.text(
-            "for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads", "refs/tags"
-        ).splitlines()
+        names = self._git.text("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads", "refs/tags").splitlines()
         raise no_such_revision(revision, self._origin, names, found.message)
 
     def _parse(self, revision: str) -> str | GitFailure:
-        # A partial clone would ask its server about a hash it lacks, and keep the answer: so ask the borrower.
+        # A partial clone would ask its server about a hash it lacks, and keep the answer: so ask the
+        # borrower.
         folder = self.objects.folder if FULL_HASH.fullmatch(revision) else self._git
         return folder.attempt("rev-parse", "--verify", f"{revision}^{{commit}}")
 
@@ -197,7 +195,7 @@ def _complete(found: _Found | None, origin: Origin) -> _Found:
         raise SourceError(
             f"the repository {origin.shown} lacks some of the commit's folders",
             details="it is a partial clone, or damaged",
-            hint="a partial clone's own origin can be imported from by its URL; otherwise `git fsck` tells more",
+            hint="a partial clone's own origin can be imported from by its URL; otherwise ask `git fsck`",
         )
     return found
 
@@ -205,16 +203,13 @@ def _complete(found: _Found | None, origin: Origin) -> _Found:
 def no_such_revision(revision: str, origin: Origin, names: Sequence[str], reason: str = "") -> SourceError:
     """Return the error for a revision that names no commit, with the branches and tags spelled like it."""
     alike = near(revision, names)
-    known = (
-        f"branches and tags with like names: {', '.join(alike)}" if alike else "`git log` shows what there is"
-    )
-    return SourceError(
-        f"no revision {revision!r} in {origin.shown}", details=without_credentials(reason), hint=known
-    )
+    known = f"branches and tags with like names: {', '.join(alike)}" if alike else "`git log` shows what there is"
+    return SourceError(f"no revision {revision!r} in {origin.shown}", details=without_credentials(reason), hint=known)
 
 
 def _git_folder(path: Path) -> Path:
-    """Return the git folder of a repository: its .git, what a .git file points to (work trees), or itself (bare)."""
+    """Return the git folder of a repository: its .git, what a .git file points to (work trees), or itself
+    (bare)."""
     dot_git = path / ".git"
     if dot_git.is_file():
         pointer = dot_git.read_text(encoding="utf-8", errors="surrogateescape").strip()
@@ -222,6 +217,4 @@ def _git_folder(path: Path) -> Path:
     for folder in (dot_git, path):
         if (folder / "HEAD").exists() and ((folder / "objects").is_dir() or (folder / "commondir").is_file()):
             return folder.resolve()
-    raise SourceError(
-        f"{path} is not a git repository", hint="name the folder that holds .git, or a bare repository"
-    )
+    raise SourceError(f"{path} is not a git repository", hint="name the folder that holds .git, or a bare repository")

@@ -39,9 +39,7 @@ def _refuse_clashes(files: Sequence[Entry]) -> None:
     folders = folders_above(paths)
     twice = sorted(paths & folders)
     if len(paths) != len(files) or twice:
-        name = (
-            twice[0] if twice else next(p for p, count in Counter(f.path for f in files).items() if count > 1)
-        )
+        name = twice[0] if twice else next(p for p, count in Counter(f.path for f in files).items() if count > 1)
         raise SourceError(f"the commit holds the name {name!r} twice", details="the tree was not made by git")
 
 
@@ -57,7 +55,8 @@ def folders_above(paths: Iterable[str]) -> set[str]:
 
 
 def write_files(tree: Path, files: Sequence[Entry], contents: Iterable[bytes], *, epoch: int) -> None:
-    """Write `files`, checked by `refuse_unsafe`, below `tree`: modes 0644 or 0755, times `epoch` (seconds)."""
+    """Write `files`, checked by `refuse_unsafe`, below `tree`: modes 0644 or 0755, times `epoch`
+    (seconds)."""
     known: set[str] = set()
     for file, content in zip(files, contents, strict=True):
         path = f"{tree}/{file.path}"

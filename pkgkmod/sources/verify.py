@@ -17,10 +17,12 @@ from pkgkmod.sources.unpack import walk_files
 
 
 def tree_differences(folder: Path, tree: SourceTree) -> tuple[str, ...]:
-    """Return how the files in `folder`, made by `import_sources`, differ from what was recorded; () if they do not.
+    """Return how the files in `folder`, made by `import_sources`, differ from what was recorded; () if they
+    do not.
 
-    A line is `changed: PATH`, `missing: PATH` or `added: PATH`. Nothing is taken on trust: the list of imported files
-    must add up to the recorded ids of the git trees, and with the patches taken back, the files to that list.
+    A line is `changed: PATH`, `missing: PATH` or `added: PATH`. Nothing is taken on trust: the list of
+    imported files must add up to the recorded ids of the git trees, and with the patches taken back, the
+    files to that list.
     """
     provenance = tree.provenance
     try:
@@ -32,9 +34,7 @@ def tree_differences(folder: Path, tree: SourceTree) -> tuple[str, ...]:
         *_wrong_files(folder / tree.tree, manifest, provenance.commit),
     ]
     if not found:
-        found = [
-            f"changed: {MANIFEST} ({p.path})" for p in provenance.directories if not _adds_up(manifest, p)
-        ]
+        found = [f"changed: {MANIFEST} ({p.path})" for p in provenance.directories if not _adds_up(manifest, p)]
     if not found and manifest.patched:
         found = list(_wrong_without_patches(folder, tree, manifest))
     return tuple(found)

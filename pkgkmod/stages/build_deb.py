@@ -78,6 +78,4 @@ def _kept(recipe: Recipe, files: Iterable[Path], folder: Path) -> Iterable[Packa
         else:
             continue
         shutil.copyfile(file, folder / file.name)
-        yield Package(
-            file=file.name, name=name, version=version, arch=arch, kind=kind, size=file.stat().st_size
-        )
+        yield Package(file=file.name, name=name, version=version, arch=arch, kind=kind, size=file.stat().st_size)

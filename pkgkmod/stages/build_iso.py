@@ -33,9 +33,7 @@ class BuildIso:
 
     def applies(self, unit: ProjectUnit) -> bool:
         """Only where an installer reads such a disk, and where there will be binary packages."""
-        return not unit.project.rpm.srpm_only and any(
-            job.distro.installer_disk == "rhdd3" for job in unit.jobs
-        )
+        return not unit.project.rpm.srpm_only and any(job.distro.installer_disk == "rhdd3" for job in unit.jobs)
 
     def on_edit(self, project: Project) -> None:
         """What was built is not edited by hand."""
@@ -71,6 +69,4 @@ class BuildIso:
                 run=work.run,
                 include_srpm=project.disk.include_srpm,
             )
-        return DriverDisk(
-            file=image.name, label=project.disk.label, size=image.stat().st_size, packages=tuple(names)
-        )
+        return DriverDisk(file=image.name, label=project.disk.label, size=image.stat().st_size, packages=tuple(names))

@@ -43,15 +43,11 @@ class BuildRpm:
             "Edited sources: 0 do not look, 1 warn, 2 fail.",
             choices={"0": "off", "1": "warn", "2": "fail"},
         ),
-        Option(
-            ("--from-source",), "build.from_source", "Compile inside rpmbuild, as a farm does.", value=True
-        ),
+        Option(("--from-source",), "build.from_source", "Compile inside rpmbuild, as a farm does.", value=True),
         Option(("-m", "--mock"), "rpm.builder", "Build with mock.", value="mock"),
         Option(("-r", "--mock-config"), "mock.config", "Mock's configuration.", metavar="CONFIG"),
         Option(("-l", "--mock-offline"), "mock.offline", "No network for mock.", value=True),
-        Option(
-            ("-O", "--mock-options"), "mock.options", "Options for mock.", metavar="OPTIONS", multiple=True
-        ),
+        Option(("-O", "--mock-options"), "mock.options", "Options for mock.", metavar="OPTIONS", multiple=True),
         Option(
             ("-A", "--mock-append"),
             "mock.more_options",

@@ -68,10 +68,7 @@ def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, 
     found: dict[str, object] = {
         "builder": builder.name,
         "from source": compiles(unit),
-        "tools": [
-            tool_stamp(tool, needed_for=f"building {format.upper()} packages")
-            for tool in builder.tools(format)
-        ],
+        "tools": [tool_stamp(tool, needed_for=f"building {format.upper()} packages") for tool in builder.tools(format)],
     }
     if compiles(unit):
         found["kernel trees"] = [kernel.identity for kernel in unit.job.kernels]
@@ -101,13 +98,13 @@ def make_places(work: Work[Any], folder: Path, *, source_only: bool = False) -> 
 
 
 def run_build(work: Work[Any], command: Command, folder: Path) -> None:
-    """Run a command of a package build, with `folder` writable, in the sandbox unless the builder isolates itself.
+    """Run a command of a package build in the sandbox, with `folder` writable; mock isolates itself.
 
     Raise CompileError or PackageError with the first error on top.
     """
     job: Job = work.unit.job
     build = job.project.build
-    if build.sandbox and builder_of(work.unit).prebuilt:
+    if build.sandbox and command.argv[0] != "mock":
         readable = [path for kernel in job.kernels for path in (kernel.tree, *kernel.also_needs)]
         command = replace(command, sandbox=Sandbox(folder, tuple(dict.fromkeys(readable))))
     done = work.run(replace(command, time_limit=build.time_limit))
@@ -116,6 +113,4 @@ def run_build(work: Work[Any], command: Command, folder: Path) -> None:
     error = first_error(done.log.read_text(encoding="utf-8", errors="replace").splitlines())
     if error and compiles(work.unit):
         raise CompileError(f"the modules of {job.id} do not compile", details=error, log=done.log)
-    raise PackageError(
-        f"{command.argv[0]} failed for {job.id}", details="\n".join(done.tail[-12:]), log=done.log
-    )
+    raise PackageError(f"{command.argv[0]} failed for {job.id}", details="\n".join(done.tail[-12:]), log=done.log)

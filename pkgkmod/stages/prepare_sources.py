@@ -42,9 +42,7 @@ class PrepareSources:
             "Import what the sources use elsewhere, too.",
             value=True,
         ),
-        Option(
-            ("--low-bandwidth",), "source.low_bandwidth", "Fetch fewer bytes, in more requests.", value=True
-        ),
+        Option(("--low-bandwidth",), "source.low_bandwidth", "Fetch fewer bytes, in more requests.", value=True),
     )
 
     def consumes(self, project: Project) -> tuple[str, ...]:

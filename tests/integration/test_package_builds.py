@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,7 @@ from tests.fixtures.packaging import EPOCH, HOSTILE, make_facts, make_job, make_
 
 PWNED = Path("/tmp/pkgkmod-pwned")
 HEADERS = sorted(
-    (
-        KernelRelease(p.name.removeprefix("linux-headers-"))
-        for p in Path("/usr/src").glob("linux-headers-*-amd64")
-    ),
+    (KernelRelease(p.name.removeprefix("linux-headers-")) for p in Path("/usr/src").glob("linux-headers-*-amd64")),
 )
 SOURCE = """#include <linux/module.h>
 static int __init hello_init(void) { pr_info("hello from %s\\n", __FILE__); return 0; }
@@ -101,13 +98,9 @@ def make_recipe(job: Job, sources: Sources, folder: Path) -> Recipe:
     if job.distro.format == "rpm":
         spec = rpm.spec_name(job)
         (folder / spec).write_text(rpm.render_spec(facts, None), encoding="utf-8")
-        return Recipe(
-            format="rpm", name=rpm.package_name(job), version=rpm.package_version(job), spec=spec, **common
-        )
+        return Recipe(format="rpm", name=rpm.package_name(job), version=rpm.package_version(job), spec=spec, **common)
     deb.write_debian(facts, folder / "debian", None)
-    return Recipe(
-        format="deb", name=deb.source_name(job), version=deb.package_version(job), debian="debian", **common
-    )
+    return Recipe(format="deb", name=deb.source_name(job), version=deb.package_version(job), debian="debian", **common)
 
 
 def build(distro: str, kernel: str, sources: Sources, folder: Path, *, prebuilt: bool, jobs: int = 1) -> Path:
@@ -132,10 +125,8 @@ def build(distro: str, kernel: str, sources: Sources, folder: Path, *, prebuilt:
 
 def commands(recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
     builder = LocalBuilder()
-    if recipe.format == "deb":
-        return builder.unpack_command(recipe, places), builder.deb_command(recipe, project, places)
-    source = builder.rpm_command(recipe, project, replace(places, source_only=True))
-    return source, builder.rpm_command(recipe, project, places)
+    describe = builder.rpm_commands if recipe.format == "rpm" else builder.deb_commands
+    return describe(recipe, project, places)
 
 
 def digests(folder: Path, *patterns: str) -> dict[str, str]:
@@ -182,9 +173,7 @@ def test_rpm(prebuilt: bool, kernel: str, sources: Sources, tmp_path: Path) -> N
     module = tmp_path / "root" / "lib/modules" / kernel / "extra/e1000e/hello.ko"
     assert modinfo(module, "vermagic").split()[0] == kernel
     assert module.stat().st_mode & 0o777 == 0o644
-    assert (
-        tmp_path / "root/etc/depmod.d/kmod-e1000e.conf"
-    ).read_text() == "override hello * weak-updates/e1000e\n"
+    assert (tmp_path / "root/etc/depmod.d/kmod-e1000e.conf").read_text() == "override hello * weak-updates/e1000e\n"
 
 
 @pytest.mark.parametrize("prebuilt", [True, False], ids=["prebuilt", "compiling"])

@@ -60,9 +60,7 @@ def test_a_folder_comes_with_its_kernel_paths(repo: Repo, tmp_path: Path) -> Non
 
 
 def test_provenance_is_what_git_says(repo: Repo, tmp_path: Path) -> None:
-    head = repo.commit(
-        {"drivers/net/hello/hello.h": "#define HELLO 2\n"}, "Raise hello\nto two\n\nIt was time."
-    )
+    head = repo.commit({"drivers/net/hello/hello.h": "#define HELLO 2\n"}, "Raise hello\nto two\n\nIt was time.")
     provenance = do_import(
         repo.path, "drivers/net/hello", "include/linux/hello_api.h", into=tmp_path / "out"
     ).provenance
@@ -115,7 +113,8 @@ def test_a_path_through_a_file_does_not_exist(repo: Repo, tmp_path: Path) -> Non
 
 def test_overlapping_folders_are_merged(repo: Repo, tmp_path: Path) -> None:
     made = do_import(
-        repo.path, "drivers/net/hello/tools", "drivers/net/hello", "drivers/net/hello/main.c", "drivers/net/hello",
+        repo.path, "drivers/net/hello/tools", "drivers/net/hello",
+        "drivers/net/hello/main.c", "drivers/net/hello",
         into=tmp_path / "out",
     )  # fmt: skip
     assert [d.path for d in made.provenance.directories] == ["drivers/net/hello"]
@@ -150,7 +149,8 @@ def test_four_imports_at_once(repo: Repo, tmp_path: Path) -> None:
 
 def test_settings_and_attributes_of_the_repository_do_not_touch_the_files(repo: Repo, tmp_path: Path) -> None:
     repo.commit({
-        "drivers/net/hello/.gitattributes": "*.c filter=bad eol=crlf\n*.h export-ignore\nversion export-subst\n",
+        "drivers/net/hello/.gitattributes": "*.c filter=bad eol=crlf\n*.h export-ignore\n"
+        "version export-subst\n",
         "drivers/net/hello/version": "$Format:%H$\n",
     })  # fmt: skip
     repo.git("config", "filter.bad.smudge", f"touch {tmp_path}/ran; cat")
@@ -165,9 +165,7 @@ def test_settings_and_attributes_of_the_repository_do_not_touch_the_files(repo: 
     assert made.provenance.directories[0].object_id == repo.git("rev-parse", "HEAD:drivers/net/hello")
 
 
-def test_callers_git_variables_do_not_matter(
-    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_callers_git_variables_do_not_matter(repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_WORK_TREE", "GIT_NAMESPACE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "nonsense")
@@ -255,7 +253,8 @@ def test_no_git_program(repo: Repo, tmp_path: Path) -> None:
         "import pkgkmod.command as c; c.SYSTEM_PATH='/nonexistent'\n"
         "from pathlib import Path\nfrom pkgkmod.errors import ToolError\n"
         "from pkgkmod.model.project import Source\nfrom pkgkmod.sources.repository import resolve_source\n"
-        f"try: resolve_source(Source(repository={str(repo.path)!r}), base=Path('/'), cache=Path('/nonexistent'))\n"
+        f"s = Source(repository={str(repo.path)!r})\n"
+        "try: resolve_source(s, base=Path('/'), cache=Path('/nonexistent'))\n"
         "except ToolError as e: print(e.brief, '|', e.hint)\n"
     )
     import sys
@@ -342,9 +341,7 @@ def test_odd_but_harmless_names(repo: Repo, tmp_path: Path) -> None:
 
 def test_nonsense_in_a_commit(repo: Repo, tmp_path: Path) -> None:
     tree = repo.git("rev-parse", "HEAD^{tree}")
-    raw = (
-        f"tree {tree}\nauthor A <a> 99999999999999999 +9999\ncommitter B <b> nonsense\n\n\x1b[31mred\udcff\n"
-    )
+    raw = f"tree {tree}\nauthor A <a> 99999999999999999 +9999\ncommitter B <b> nonsense\n\n\x1b[31mred\udcff\n"
     commit = repo.git(
         "hash-object",
         "-t",

@@ -151,9 +151,7 @@ def test_a_link_of_one_patch_does_not_lead_the_next_one_out(repo: Repo, tmp_path
     link = "diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n@@ -0,0 +1 @@\n+drivers\n"
     through = "diff --git a/l/x b/l/x\nnew file mode 100644\n--- /dev/null\n+++ b/l/x\n@@ -0,0 +1 @@\n+x\n"
     with pytest.raises(PatchError, match="beyond a symbolic link"):
-        apply_patches(
-            tmp_path / "out/tree", [Patch("a", link.encode()), Patch("b", through.encode())], Listener()
-        )
+        apply_patches(tmp_path / "out/tree", [Patch("a", link.encode()), Patch("b", through.encode())], Listener())
 
 
 def test_the_tree_may_lie_in_a_repository_with_odd_settings(repo: Repo, tmp_path: Path) -> None:
@@ -170,9 +168,7 @@ def test_the_tree_may_lie_in_a_repository_with_odd_settings(repo: Repo, tmp_path
 def test_patches_with_other_depths_and_places(repo: Repo, tmp_path: Path) -> None:
     folder = put(tmp_path / "patches")
     (folder / "sub").mkdir()
-    (folder / "sub/zero.patch").write_text(
-        GOOD.replace("a/drivers", "drivers").replace("b/drivers", "drivers")
-    )
+    (folder / "sub/zero.patch").write_text(GOOD.replace("a/drivers", "drivers").replace("b/drivers", "drivers"))
     (folder / "series").write_text("sub/zero.patch -p0\n")
     made = do_import(repo.path, FOLDER, into=tmp_path / "out")
     assert (tmp_path / "out/tree" / FOLDER / "hello.h").read_text() == "#define HELLO 2\n"

@@ -48,9 +48,7 @@ class Importer:
         self.heard = Listener()
         self.into = self.place / f"out{self.count}"
         self.into.mkdir()
-        source = Source.model_validate(
-            {"repository": self.url, "directories": directories or (FOLDER,), **settings}
-        )
+        source = Source.model_validate({"repository": self.url, "directories": directories or (FOLDER,), **settings})
         return import_sources(
             source, base=self.place, cache=self.place / "cache", destination=self.into, progress=self.heard
         )
@@ -90,9 +88,7 @@ def test_the_second_import_asks_nothing(fetch: Importer, server: GitServer, repo
     assert 0 < server.counts.requests <= 2
 
 
-def test_requests_do_not_grow_with_the_number_of_files(
-    fetch: Importer, server: GitServer, repo: Repo
-) -> None:
+def test_requests_do_not_grow_with_the_number_of_files(fetch: Importer, server: GitServer, repo: Repo) -> None:
     many = {f"drivers/many/{n % 17}/file{n}.c": f"int number_{n};\n" for n in range(600)}
     commit = repo.commit(many)
     fetch("drivers/many", "drivers/net", "include/linux/hello_api.h", revision=commit)
@@ -124,9 +120,7 @@ def test_low_bandwidth_gets_the_same_with_fewer_bytes(server: GitServer, repo: R
 
 @pytest.mark.parametrize("revision", ["main", "v6.1", "HEAD", "refs/heads/main", "heads/main", None])
 def test_names(fetch: Importer, repo: Repo, revision: str | None) -> None:
-    assert fetch(revision=revision).provenance.commit == repo.git(
-        "rev-parse", f"{revision or 'HEAD'}^{{commit}}"
-    )
+    assert fetch(revision=revision).provenance.commit == repo.git("rev-parse", f"{revision or 'HEAD'}^{{commit}}")
 
 
 def test_a_short_hash_of_a_tip(fetch: Importer, repo: Repo) -> None:
@@ -144,9 +138,7 @@ def test_a_short_hash_of_any_commit(fetch: Importer, server: GitServer, repo: Re
     assert server.counts.requests == 0
 
 
-@pytest.mark.parametrize(
-    "revision", ["v6.11", "HEAD~3", "main^", "abcdef0123", "f" * 40, "v6.1..main", "a b", "-x"]
-)
+@pytest.mark.parametrize("revision", ["v6.11", "HEAD~3", "main^", "abcdef0123", "f" * 40, "v6.1..main", "a b", "-x"])
 def test_no_such_revision(fetch: Importer, revision: str) -> None:
     with pytest.raises(SourceError) as caught:
         fetch(revision=revision)
@@ -172,16 +164,12 @@ def test_a_server_without_filters(repo: Repo, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{}, USUAL])
 @pytest.mark.parametrize("which", ["main", "main~1"])
-def test_an_old_server_that_refuses_hashes(
-    repo: Repo, tmp_path: Path, settings: dict[str, str], which: str
-) -> None:
+def test_an_old_server_that_refuses_hashes(repo: Repo, tmp_path: Path, settings: dict[str, str], which: str) -> None:
     commit = repo.git("rev-parse", which)
     with serve(repo.path.parent, settings=settings, protocol=0) as server:
         fetch = Importer(f"{server.url}/kernel", tmp_path)
         assert fetch(revision=commit).provenance.commit == commit
-        assert fetch.read(f"{FOLDER}/hello.h") == (
-            "#define HELLO 3\n" if which == "main" else "#define HELLO 2\n"
-        )
+        assert fetch.read(f"{FOLDER}/hello.h") == ("#define HELLO 3\n" if which == "main" else "#define HELLO 2\n")
         assert any("fetching" in info for info in fetch.heard.infos)
         server.counts.reset()
         fetch("drivers/net/other", revision=commit)
@@ -195,9 +183,7 @@ def test_a_server_that_only_sends_files(repo: Repo, tmp_path: Path) -> None:
     with serve(repo.path.parent, dumb=True) as server:
         fetch = Importer(f"{server.url}/kernel/.git", tmp_path)
         assert fetch(revision=middle(repo)).provenance.commit == middle(repo)
-        assert fetch("drivers/net/other", revision="v6.1").provenance.commit == repo.git(
-            "rev-parse", "v6.1^{commit}"
-        )
+        assert fetch("drivers/net/other", revision="v6.1").provenance.commit == repo.git("rev-parse", "v6.1^{commit}")
 
 
 def test_includes_are_followed_over_the_wire(fetch: Importer, server: GitServer, repo: Repo) -> None:
@@ -219,8 +205,9 @@ def test_four_processes_at_once(server: GitServer, repo: Repo, tmp_path: Path) -
         "from pkgkmod.progress import Progress; from pkgkmod.sources.importer import import_sources\n"
         "place, url, commit = Path(sys.argv[1]), sys.argv[2], sys.argv[3]; place.mkdir()\n"
         f"s = Source(repository=url, revision=commit, directories=('{FOLDER}',))\n"
-        "print(import_sources(s, base=place, cache=place.parent / 'cache', destination=place, progress=Progress())"
-        ".model_dump_json())\n"
+        "cache = place.parent / 'cache'\n"
+        "made = import_sources(s, base=place, cache=cache, destination=place, progress=Progress())\n"
+        "print(made.model_dump_json())\n"
     )
 
     def one(number: int) -> str:
@@ -269,9 +256,17 @@ def test_no_server(tmp_path: Path) -> None:
     assert caught.value.details
 
 
-def test_a_broken_cache_entry_is_made_anew(
-    fetch: Importer, server: GitServer, repo: Repo, tmp_path: Path
-) -> None:
+def test_what_a_killed_fetch_left_is_no_hindrance(fetch: Importer, repo: Repo, tmp_path: Path) -> None:
+    fetch(revision="v6.1")
+    (place,) = (tmp_path / "cache").glob("git-*/partial")
+    (place / "shallow.lock").touch()
+    (place / "objects/pack/tmp_pack_x").touch()
+    fetch(revision=middle(repo))
+    assert fetch.read(f"{FOLDER}/hello.h") == "#define HELLO 2\n"
+    assert not (place / "objects/pack/tmp_pack_x").exists()
+
+
+def test_a_broken_cache_entry_is_made_anew(fetch: Importer, server: GitServer, repo: Repo, tmp_path: Path) -> None:
     fetch(revision="main")
     for pack in (tmp_path / "cache").rglob("*.pack"):
         pack.unlink()
@@ -290,9 +285,7 @@ def test_ssh_and_git_transports_ask_the_right_program(
     repo.git("config", "uploadpack.allowFilter", "true")
     for url in (f"ssh://packager@example.invalid{repo.path}", f"packager@example.invalid:{repo.path}"):
         origin = parse_origin(url, tmp_path)
-        assert resolve(origin, "main", cache=tmp_path / "cache", progress=Listener()) == repo.git(
-            "rev-parse", "main"
-        )
+        assert resolve(origin, "main", cache=tmp_path / "cache", progress=Listener()) == repo.git("rev-parse", "main")
         made = Importer(url, tmp_path / str(len(url)))
         made.place.mkdir()
         made(revision=middle(repo))

@@ -70,16 +70,16 @@ def test_local_rpm() -> None:
         cwd=Path("/b"),
         env=EPOCH,
     )
-    assert LocalBuilder().rpm_command(RPM, make_project(), places) == binary
+    assert LocalBuilder().rpm_commands(RPM, make_project(), places) == (SRPM, binary)
 
 
 def test_local_srpm_alone_names_no_place_of_this_machine() -> None:
     places = Places(Path("/b"), "x86_64", {KERNEL: Path("/trees/k")}, Path("/done"), source_only=True, jobs=4)
-    assert LocalBuilder().rpm_command(RPM, make_project(), places) == SRPM
+    assert LocalBuilder().rpm_commands(RPM, make_project(), places) == (SRPM,)
 
 
 def test_local_rpm_compiles_with_the_distributions_tree_unless_told_otherwise() -> None:
-    binary = LocalBuilder().rpm_command(RPM, make_project(), Places(Path("/b"), "x86_64"))
+    _, binary = LocalBuilder().rpm_commands(RPM, make_project(), Places(Path("/b"), "x86_64"))
     assert not [word for word in binary.argv if word.startswith(("kernel_tree", "kmod_prebuilt"))]
 
 
@@ -87,10 +87,9 @@ def test_local_deb() -> None:
     places = Places(Path("/b"), "aarch64", {KERNEL: Path("/trees/k")}, Path("/done"), jobs=2)
     tree = Path("/b/e1000e-modules")
     archive = "../e1000e-modules_6.1.90.orig.tar.xz"
-    assert LocalBuilder().unpack_command(DEB, places) == Command(
-        ("tar", "-x", "--no-same-owner", "--strip-components=1", "-f", archive), cwd=tree
-    )
-    assert LocalBuilder().deb_command(DEB, make_project(), places) == Command(
+    unpack, build = LocalBuilder().deb_commands(DEB, make_project(), places)
+    assert unpack == Command(("tar", "-x", "--no-same-owner", "--strip-components=1", "-f", archive), cwd=tree)
+    assert build == Command(
         ("dpkg-buildpackage", "-us", "-uc", "-d", "-F", "-a", "arm64"),
         cwd=tree,
         env={
@@ -103,7 +102,7 @@ def test_local_deb() -> None:
 
 
 def test_local_deb_source_alone() -> None:
-    build = LocalBuilder().deb_command(DEB, make_project(), Places(Path("/b"), "x86_64", source_only=True))
+    _, build = LocalBuilder().deb_commands(DEB, make_project(), Places(Path("/b"), "x86_64", source_only=True))
     assert build.argv == ("dpkg-buildpackage", "-us", "-uc", "-d", "-S", "-a", "amd64")
     assert build.env == {**EPOCH, "DEB_BUILD_OPTIONS": "nocheck parallel=1"}
 
@@ -138,7 +137,9 @@ def test_mock_command_line_only_since_mock_is_not_packaged_for_debian() -> None:
             },
         }
     )
-    assert MockBuilder().rpm_command(RPM, project, Places(Path("/b"), "x86_64")) == Command(
+    source, rebuild = MockBuilder().rpm_commands(RPM, project, Places(Path("/b"), "x86_64"))
+    assert source == SRPM
+    assert rebuild == Command(
         (
             *(
                 "mock",
@@ -158,13 +159,13 @@ def test_mock_command_line_only_since_mock_is_not_packaged_for_debian() -> None:
 
 
 def test_mock_without_settings() -> None:
-    rebuild = MockBuilder().rpm_command(RPM, make_project(), Places(Path("/b"), "x86_64"))
+    _, rebuild = MockBuilder().rpm_commands(RPM, make_project(), Places(Path("/b"), "x86_64"))
     assert rebuild.argv[:4] == ("mock", "--resultdir", "/b/RPMS", "--rebuild")
     open_quote = Project.model_validate({**make_project().model_dump(), "mock": {"options": ["'x"]}})
     with pytest.raises(UsageError, match="quotation mark"):
-        MockBuilder().rpm_command(RPM, open_quote, Places(Path("/b"), "x86_64"))
+        MockBuilder().rpm_commands(RPM, open_quote, Places(Path("/b"), "x86_64"))
     with pytest.raises(UsageError, match="RPMs only"):
-        MockBuilder().deb_command(DEB, make_project(), Places(Path("/b"), "x86_64"))
+        MockBuilder().deb_commands(DEB, make_project(), Places(Path("/b"), "x86_64"))
 
 
 def test_tools() -> None:

@@ -51,9 +51,7 @@ def test_a_release_of_each_family(uname_r, version, series, flavour, rpm_version
     assert release.rpm_version.count("-") <= 1
 
 
-@pytest.mark.parametrize(
-    "text", ["", "linux", "6.1.0-56 amd64", "6.1.0/../x", "6.1.0-$(id)", "6.1.0-56\n", "6.1..0"]
-)
+@pytest.mark.parametrize("text", ["", "linux", "6.1.0-56 amd64", "6.1.0/../x", "6.1.0-$(id)", "6.1.0-56\n", "6.1..0"])
 def test_what_is_no_release_is_refused(text):
     with pytest.raises(ValueError, match="not a kernel release"):
         KernelRelease(text)

@@ -52,9 +52,7 @@ def test_a_makefile_cannot_lead_out_of_the_tree(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "Makefile").write_text("obj-m += evil.o\n")
-    tree = tree_of(
-        tmp_path / "tree", drivers__net__foo__Makefile="obj-y += ../../../../outside/\nobj-m += good.o\n"
-    )
+    tree = tree_of(tmp_path / "tree", drivers__net__foo__Makefile="obj-y += ../../../../outside/\nobj-m += good.o\n")
     assert [rule.name for rule in module_rules(tree, ("drivers/net/foo",))] == ["good"]
 
 
@@ -81,9 +79,7 @@ def test_the_project_comes_next_and_the_kernel_answers_for_the_rest(tmp_path):
     asked = asked_options(tree)
     assert set(asked) == {"FOO", "FOO_LOUD", "PCI", "GONE"}
     chosen = project(FOO_LOUD=True, HZ_WANTED=250)
-    values = option_values(
-        asked, survey(chosen, tree).overridden, chosen, {"FOO": "y", "PCI": "y", "FOO_LOUD": "n"}
-    )
+    values = option_values(asked, survey(chosen, tree).overridden, chosen, {"FOO": "y", "PCI": "y", "FOO_LOUD": "n"})
     assert {(v.name, v.value, v.origin) for v in values} == {
         ("FOO", "m", "module"),
         ("FOO_LOUD", "y", "project"),
@@ -95,9 +91,7 @@ def test_the_project_comes_next_and_the_kernel_answers_for_the_rest(tmp_path):
 
 def test_make_and_the_compiler_see_the_same_values(tmp_path):
     overridden = {"OWN": "m", "YES": "y", "NO": "n", "COUNT": "42", "MASK": "0x1f", "TEXT": '"a b"'}
-    (tmp_path / "autoconf.h").write_text(
-        "#define CONFIG_OWN 1\n#define CONFIG_NO_MODULE 1\n#define CONFIG_COUNT 7\n"
-    )
+    (tmp_path / "autoconf.h").write_text("#define CONFIG_OWN 1\n#define CONFIG_NO_MODULE 1\n#define CONFIG_COUNT 7\n")
     (tmp_path / "kconfig.h").write_text("\n".join(header_lines(overridden)) + "\n")
     command = ["gcc", "-E", "-dM", "-include", "autoconf.h", "-include", "kconfig.h", "-x", "c", "/dev/null"]
     macros = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
@@ -115,9 +109,7 @@ def test_make_and_the_compiler_see_the_same_values(tmp_path):
     (tmp_path / "outer.mk").write_text(
         f"OPTIONS := {' '.join(make_words(overridden))}\nall:\n\t@$(MAKE) -s -f inner.mk $(OPTIONS)\n"
     )
-    told = subprocess.run(
-        ["make", "-s", "-f", "outer.mk"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    told = subprocess.run(["make", "-s", "-f", "outer.mk"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert 'OWN=m\nYES=y\nNO=\nCOUNT=42\nMASK=0x1f\nTEXT="a b"' in told.stdout
 
 

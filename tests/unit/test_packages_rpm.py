@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pkgkmod.errors import InputError, PackageError
@@ -44,9 +44,7 @@ def test_golden_spec_with_hostile_texts(distro: str, tmp_path: Path) -> None:
     check_golden(tmp_path, GOLDEN / distro / "hostile")
 
 
-@pytest.mark.parametrize(
-    "spec", sorted(GOLDEN.glob("*/*/*.spec")), ids=lambda p: f"{p.parts[-3]}-{p.parts[-2]}"
-)
+@pytest.mark.parametrize("spec", sorted(GOLDEN.glob("*/*/*.spec")), ids=lambda p: f"{p.parts[-3]}-{p.parts[-2]}")
 def test_every_golden_spec_is_understood_by_rpm(spec: Path) -> None:
     facts = parse_spec(spec)
     assert facts.packages == (facts.name,)
@@ -83,8 +81,7 @@ def test_texts_arrive_as_they_were_written(tmp_path: Path) -> None:
     assert facts.summary == HOSTILE["summary"]
     # A line that rpm would understand is made an item of a list, and is otherwise kept.
     assert [
-        line.replace("- ", "", 1) if line.lstrip().startswith("- ") else line
-        for line in facts.description.split("\n")
+        line.replace("- ", "", 1) if line.lstrip().startswith("- ") else line for line in facts.description.split("\n")
     ] == (HOSTILE["description"].split("\n"))
     assert facts.packages == ("kmod-e1000e",)
     assert not PWNED.exists()
@@ -99,10 +96,9 @@ _LINE = st.lists(st.one_of(_WORDS, st.text(_PRINTABLE, max_size=6)), max_size=6)
 
 
 @settings(max_examples=60, deadline=None)
+@example(summary="\\%{", lines=["\\\\\\%(", "\\"])
 @given(summary=_LINE, lines=st.lists(_LINE, max_size=5))
-def test_no_text_is_understood_by_rpm(
-    summary: str, lines: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_no_text_is_understood_by_rpm(summary: str, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     job = make_job("el9", (DEBIAN_KERNEL,), make_project(summary=summary, description="\n".join(lines)))
     facts = make_facts(job)
     read = parsed(rpm.render_spec(facts, None), tmp_path_factory.mktemp("spec"))
@@ -116,9 +112,7 @@ def test_no_text_is_understood_by_rpm(
 
 
 def test_dependency_with_two_dashes() -> None:
-    assert (
-        rpm.spelled(Dependency.parse("kernel-uname-r = 6.1.0-56-amd64")) == "kernel-uname-r(6.1.0-56-amd64)"
-    )
+    assert rpm.spelled(Dependency.parse("kernel-uname-r = 6.1.0-56-amd64")) == "kernel-uname-r(6.1.0-56-amd64)"
     assert rpm.spelled(Dependency.parse("kernel-uname-r = 5.14.0-1.el9")) == "kernel-uname-r = 5.14.0-1.el9"
     assert rpm.spelled(Dependency.parse("gcc")) == "gcc"
     with pytest.raises(ValueError):
@@ -154,7 +148,8 @@ def test_wrong_spec_is_reported_in_rpms_words(tmp_path: Path, capfd: pytest.Capt
 
 
 def test_macros_of_one_spec_do_not_reach_the_next(tmp_path: Path) -> None:
-    spec = "%{!?leak: %global leak 1}\nName: x\nVersion: %{leak}\nRelease: 1\nSummary: s\nLicense: l\n%description\n"
+    spec = "%{!?leak: %global leak 1}\nName: x\nVersion: %{leak}\n"
+    spec += "Release: 1\nSummary: s\nLicense: l\n%description\n"
     (tmp_path / "x.spec").write_text(spec)
     assert parse_spec(tmp_path / "x.spec", {"leak": "7"}).version == "7"
     assert parse_spec(tmp_path / "x.spec").version == "1"

@@ -75,9 +75,7 @@ def test_what_every_member_says(folder: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar.xz") as opened:
         members = opened.getmembers()
     assert [m.name for m in members] == ["d-1.0", *sorted(m.name for m in members[1:])]
-    assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {
-        (0, 0, "root", "root", 1700000000)
-    }
+    assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {(0, 0, "root", "root", 1700000000)}
     modes = {m.name.removeprefix("d-1.0/drivers/d/"): m.mode for m in members}
     assert (modes["run.sh"], modes["main.c"], modes["d-1.0/drivers"]) == (0o755, 0o644, 0o755)
 

@@ -60,9 +60,7 @@ def test_includes(tmp_path: Path, line: str, needed: tuple[str, ...] | None) -> 
     ],
 )
 def test_folders_that_a_makefile_adds(tmp_path: Path, flags: str, folder: str) -> None:
-    tree = lay(
-        tmp_path, Makefile=flags + "\n", main_c='#include "x.h"\n#include <y.h>\n#include "own.h"\n', own_h=""
-    )
+    tree = lay(tmp_path, Makefile=flags + "\n", main_c='#include "x.h"\n#include <y.h>\n#include "own.h"\n', own_h="")
     assert needs(tree) == [
         ("main.c", 1, ("drivers/d/x.h", f"{folder}/x.h")),
         ("main.c", 2, (f"{folder}/y.h",)),
@@ -93,16 +91,12 @@ def test_folders_that_are_not_ours_to_bring(tmp_path: Path, flags: str) -> None:
 
 
 def test_flags_hold_for_folders_below(tmp_path: Path) -> None:
-    tree = lay(
-        tmp_path, Makefile="subdir-ccflags-y += -I$(srctree)/drivers/other\n", sub__a_c='#include "x.h"\n'
-    )
+    tree = lay(tmp_path, Makefile="subdir-ccflags-y += -I$(srctree)/drivers/other\n", sub__a_c='#include "x.h"\n')
     assert needs(tree) == [("sub/a.c", 1, ("drivers/d/sub/x.h", "drivers/other/x.h"))]
 
 
 def test_objects_and_makefiles_elsewhere(tmp_path: Path) -> None:
-    makefile = (
-        "d-y := main.o ../other/shared.o \\\n  sub/../../far.o\ninclude $(srctree)/drivers/other/rules.mk\n"
-    )
+    makefile = "d-y := main.o ../other/shared.o \\\n  sub/../../far.o\ninclude $(srctree)/drivers/other/rules.mk\n"
     tree = lay(tmp_path, Kbuild=makefile + "include $(srctree)/scripts/Makefile.x\n")
     assert needs(tree) == [
         ("Kbuild", 1, ("drivers/other/shared.c", "drivers/other/shared.S")),
@@ -169,9 +163,10 @@ def test_following_brings_what_is_needed_and_no_more(tmp_path: Path) -> None:
 
 def test_a_patch_may_add_an_include_or_change_a_followed_file(tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "kernel", KERNEL)
-    adds = '--- a/drivers/d/main.c\n+++ b/drivers/d/main.c\n@@ -1,3 +1,4 @@\n+#include "../new.h"\n #include "../up.h"\n'
-    adds += ' #include "o.h"\n #include "../gone.h"\n'
-    changes = '--- a/drivers/up.h\n+++ b/drivers/up.h\n@@ -1,2 +1,1 @@\n #include "up2.h"\n-#include "../lib/deep.h"\n'
+    adds = "--- a/drivers/d/main.c\n+++ b/drivers/d/main.c\n@@ -1,3 +1,4 @@\n"
+    adds += '+#include "../new.h"\n #include "../up.h"\n #include "o.h"\n #include "../gone.h"\n'
+    changes = "--- a/drivers/up.h\n+++ b/drivers/up.h\n@@ -1,2 +1,1 @@\n"
+    changes += ' #include "up2.h"\n-#include "../lib/deep.h"\n'
     repo.commit({"drivers/new.h": ""})
     put(tmp_path / "patches", a_patch=adds, b_patch=changes)
     do_import(repo.path, "drivers/d", into=tmp_path / "out", follow_includes=True)

@@ -9,9 +9,7 @@ import pytest
 from pkgkmod.errors import ConfigError
 from pkgkmod.templates import Templates, built_in, deb_text, make_text, rpm_line, rpm_text, shell_word
 
-FOREIGN = (
-    "%{#} ${@#-} ${@%/} ${#x} @# @% {{ x }} {% if %} {# no comment #} %{?x:y}\n\t@echo $@ $(X:%.c=%.o) {%\n"
-)
+FOREIGN = "%{#} ${@#-} ${@%/} ${#x} @# @% {{ x }} {% if %} {# no comment #} %{?x:y}\n\t@echo $@ $(X:%.c=%.o) {%\n"
 
 
 def templates(folder: Path, **files: str) -> Templates:
@@ -51,9 +49,7 @@ def test_unknown_template() -> None:
 def test_own_template_wins_and_others_stay_built_in(tmp_path: Path) -> None:
     own = templates(tmp_path, kmod__spec__j2="mine\n")
     assert own.render("kmod.spec.j2", {}) == "mine\n"
-    assert Templates("debian-templates", tmp_path).text("rules.j2") == Templates("debian-templates").text(
-        "rules.j2"
-    )
+    assert Templates("debian-templates", tmp_path).text("rules.j2") == Templates("debian-templates").text("rules.j2")
 
 
 def test_checkout_is_read_in_place() -> None:
@@ -82,6 +78,7 @@ def test_jinja_is_loaded_only_to_render() -> None:
     ("function", "text", "expected"),
     [
         (rpm_line, "a\nb\t %(id) ", "a b %%(id)"),
+        (rpm_line, "a\\%{b", "a\\%{nil}%%{b"),
         (rpm_text, "%files\n  %if 1\n#x\nplain %{x} \n", "- %%files\n  - %%if 1\n- #x\nplain %%{x}"),
         (make_text, "$(shell id) # x\ny", "$$(shell id) \\# x y"),
         (shell_word, "it's $(id)", "'it'\"'\"'s $(id)'"),

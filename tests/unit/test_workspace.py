@@ -68,25 +68,25 @@ def test_a_damaged_description_is_no_result(tmp_path):
     assert workspace.find(*KEY, "f" * 64) is None
 
 
-def _hold(folder, order, name):
+def _hold(folder, name):
     with Workspace(folder).locked(Progress()):
-        order.put(f"{name} in")
-        order.put(f"{name} out")
+        for word in ("in", "out"):
+            with (folder / "order").open("a") as file:
+                file.write(f"{name} {word}\n")
 
 
 def test_two_runs_take_turns(tmp_path):
     context = multiprocessing.get_context("fork")
-    order = context.Queue()
-    others = [context.Process(target=_hold, args=(tmp_path, order, str(number))) for number in range(3)]
+    others = [context.Process(target=_hold, args=(tmp_path, str(number))) for number in range(3)]
     with Workspace(tmp_path).locked(Progress()):
         for other in others:
             other.start()
-        assert order.empty()
+        assert not (tmp_path / "order").exists()
     for other in others:
         other.join()
-    seen = [order.get() for _ in range(6)]
-    assert [word.split()[1] for word in seen] == ["in", "out"] * 3
-    assert all(seen[i].split()[0] == seen[i + 1].split()[0] for i in (0, 2, 4))
+    seen = [line.split() for line in (tmp_path / "order").read_text().splitlines()]
+    assert [word for _, word in seen] == ["in", "out"] * 3
+    assert all(seen[i][0] == seen[i + 1][0] for i in (0, 2, 4))
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
