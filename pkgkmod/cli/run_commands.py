@@ -115,9 +115,14 @@ def _print_results(made: Sequence[Result], invocation: Invocation, progress: Pro
             )
         return
     for result in made:
-        click.echo(f"{result.stage}: {shortest(result.folder)}")
-        for name, size in files_of(result):
-            click.echo(f"  {name}" + (f"  {human_size(size)}" if size else "/"))
+        target = "" if result.target == "_" else f" {result.target}"
+        kernels = result.artifact.get("kernels") or ([] if result.kernel == "_" else [result.kernel])
+        click.secho(f"{result.stage}{target}" + (f" for {', '.join(kernels)}" if kernels else ""), bold=True)
+        click.echo(f"in {shortest(result.folder)}")
+        files = files_of(result)
+        width = max((len(name) for name, _ in files), default=0)
+        for name, size in files:
+            click.echo(f"  {name:{width}}  {human_size(size):>8}" if size else f"  {name}/")
 
 
 _TARGET = click.option("--target", multiple=True, metavar="NAME", help="Only this target; may be given several times.")

@@ -193,14 +193,12 @@ def _missing(path: KeyPath) -> str:
 
 
 def _meant(path: KeyPath) -> str:
-    """Return what an unknown key may have meant: a near name, another table's key, or all that there are."""
+    """Return what an unknown key may have meant: another table's key, a near name, or all that there are."""
     *table, name = path
     known = fields_of(tuple(table)) or {}
-    if meant := did_you_mean(str(name), known):
-        return meant
     if homes := [section for section in sections() if name in (fields_of((section,)) or {})]:
         return f"it belongs in {' or '.join(f'[{home}]' for home in homes)}"
-    return f"known are: {', '.join(known)}"
+    return did_you_mean(str(name), known) or f"known are: {', '.join(known)}"
 
 
 def sections() -> list[str]:

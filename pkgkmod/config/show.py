@@ -39,12 +39,19 @@ def _leaves(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 def _as_toml_value(value: Any) -> str:
     if value is None:
         return "-"
-    return str(tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string())
+    return str(tomlkit.item(_lists(value)).as_string())
+
+
+def _lists(value: Any) -> Any:
+    """Return `value` with lists in place of tuples, as TOML writers expect."""
+    if isinstance(value, dict):
+        return {name: _lists(inner) for name, inner in value.items()}
+    return [_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def as_toml(loaded: Loaded) -> str:
     """Return the merged configuration as a project file; keys without a value are left out."""
-    return tomlkit.dumps(loaded.project.model_dump(mode="json", exclude_none=True))
+    return tomlkit.dumps(_lists(loaded.project.model_dump(exclude_none=True)))
 
 
 def schema() -> dict[str, Any]:

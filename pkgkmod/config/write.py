@@ -140,7 +140,7 @@ def _comment(item: Item, comment: str | None) -> None:
 
 
 def _checked(text: str, before: dict[str, Any], changed: Mapping[str, Any], path: Path) -> str:
-    """Return the new text of the file if it says what it should: files may be laid out in ways that cannot be edited."""
+    """Return the new text if it says what it should: a file may be laid out in a way that cannot be edited."""
     wanted = {**before, "source": {**before.get("source", {}), **changed}}
     try:
         if tomllib.loads(text) == wanted:

@@ -108,6 +108,7 @@ class PackageSet(Artifact):
 
     format: PackageFormat
     packages: tuple[Package, ...]
+    kernels: tuple[str, ...]
     source_date_epoch: int
 
 
@@ -118,3 +119,4 @@ class DriverDisk(Artifact):
     label: str
     size: int
     packages: tuple[str, ...]
+    kernels: tuple[str, ...]

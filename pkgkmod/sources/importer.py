@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from pkgkmod.progress import Progress
 from pkgkmod.sources.manifest import FileState, Manifest, state_on_disk, states
 from pkgkmod.sources.objects import Entry
 from pkgkmod.sources.patches import Patch, apply_patches, read_patches, unlisted_patches, write_patches
-from pkgkmod.sources.reach import Reach, outside_reaches
+from pkgkmod.sources.reach import Include, Reach, is_source, outside_reaches, read_includes
 from pkgkmod.sources.repository import Repository, open_repository, origin_of
-from pkgkmod.sources.unpack import escaping_links, refuse_unsafe, write_files
+from pkgkmod.sources.unpack import LINK, escaping_links, refuse_unsafe, write_files
 
 _SHOWN = 10  # lines of a list in a message
 _ROUNDS = 50  # of following includes: each imports at least one file
@@ -112,6 +112,7 @@ class _Selection:
         self.shown = shown
         self.imported: list[ImportedPath] = []
         self.files: dict[str, Entry] = {}
+        self.includes: dict[str, tuple[Include, ...]] = {}
         self.patched: dict[str, FileState | None] = {}
         self._epoch = 0
         tree.mkdir(parents=True)
@@ -138,8 +139,7 @@ class _Selection:
         files = [file for file in self.repository.files(entries) if file.path not in self.files]
         refuse_unsafe([*self.files.values(), *files])
         self.repository.provide(files)
-        contents = self.repository.objects.contents([file.object_id for file in files])
-        write_files(self.tree, files, contents, epoch=self._epoch)
+        write_files(self.tree, files, self._read(files), epoch=self._epoch)
         if links := escaping_links(self.tree):
             raise SourceError(
                 "the commit holds a symbolic link that leads outside the imported sources",
@@ -157,6 +157,14 @@ class _Selection:
             for entry in entries
         ]
 
+    def _read(self, files: Sequence[Entry]) -> Iterator[bytes]:
+        """Give the files' contents, and note their includes on the way, while git is busy with the next ones."""
+        contents = self.repository.objects.contents([file.object_id for file in files])
+        for file, content in zip(files, contents, strict=True):
+            if is_source(file.path):
+                self.includes[file.path] = () if file.mode == LINK else read_includes(content)
+            yield content
+
     def patch(self, patches: Sequence[Patch], progress: Progress) -> None:
         """Apply all patches, and remember what they changed."""
         try:
@@ -166,6 +174,7 @@ class _Selection:
             raise
         for path in changed:
             file = self.tree / path
+            self.includes.pop(path, None)
             self.patched[path] = state_on_disk(file, like=self.commit)
             if self.patched[path]:
                 os.utime(file, (self._epoch, self._epoch), follow_symlinks=False)
@@ -194,7 +203,7 @@ def _look_outside(selection: _Selection, progress: Progress, *, follow: bool, an
     """Import what the files use outside the imported folders (`follow`), or warn of it (`announce`)."""
     asked: dict[str, bool] = {}
     for _ in range(_ROUNDS):
-        needed = _needed(selection, outside_reaches(selection.tree), asked)
+        needed = _needed(selection, outside_reaches(selection.tree, selection.includes), asked)
         if not needed:
             return
         if not follow:

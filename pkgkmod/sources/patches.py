@@ -53,10 +53,8 @@ def read_patches(folder: Path, *, quilt: bool) -> tuple[Patch, ...]:
     if not folder.is_dir():
         return ()
     series = folder / SERIES
-    if quilt and series.is_file():
-        listed = _read_series(series)
-    else:
-        listed = [(name, 1) for name in _patch_files(folder)]
+    in_order = quilt and series.is_file()
+    listed = _read_series(series) if in_order else [(name, 1) for name in _patch_files(folder)]
     return tuple(Patch(name, _read(folder, name), strip) for name, strip in listed)
 
 

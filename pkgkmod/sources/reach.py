@@ -10,9 +10,10 @@ import functools
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pkgkmod.sources.unpack import folders_above, walk_files
 
@@ -46,8 +47,39 @@ class _Folder:
     by_srctree: bool
 
 
-def outside_reaches(tree: Path) -> tuple[Reach, ...]:
-    """Return what the sources and Makefiles below `tree` may need that is not there."""
+class Include(NamedTuple):
+    """An #include line of a source: `quoted` ones are looked for beside the file first."""
+
+    line: int
+    quoted: bool
+    name: str
+
+
+def is_source(path: str) -> bool:
+    """Say whether `path` is a C or assembler source, by its name."""
+    return path.endswith((".c", ".h", ".S"))
+
+
+def read_includes(content: bytes) -> tuple[Include, ...]:
+    """Return the #include lines of a source."""
+    found = []
+    line, counted = 1, 0
+    for match in _INCLUDE.finditer(content):
+        start = match.start()
+        if content[content.rfind(b"\n", 0, start) + 1 : start].strip():
+            continue  # behind something else: a comment, a text
+        line += content.count(b"\n", counted, start)
+        counted = start
+        written = match[1]
+        found.append(Include(line, written[:1] == b'"', os.fsdecode(written[1:])))
+    return tuple(found)
+
+
+def outside_reaches(tree: Path, includes: Mapping[str, Sequence[Include]] | None = None) -> tuple[Reach, ...]:
+    """Return what the sources and Makefiles below `tree` may need that is not there.
+
+    `includes` holds, by path, those of sources that were read already.
+    """
     files = list(walk_files(tree))
     makefiles = {path: _lines(tree / path) for path in files if posixpath.basename(path) in _MAKEFILES}
     here = {*files, *folders_above(files)}
@@ -57,8 +89,11 @@ def outside_reaches(tree: Path) -> tuple[Reach, ...]:
     for path in files:
         if path in makefiles:
             found += _makefile_reaches(path, makefiles[path], here)
-        elif path.endswith((".c", ".h", ".S")):
-            found += _source_reaches(tree, path, here, searched(posixpath.dirname(path)))
+        elif is_source(path):
+            known = (includes or {}).get(path)
+            if known is None:
+                known = () if (tree / path).is_symlink() else read_includes((tree / path).read_bytes())
+            found += _source_reaches(path, known, here, searched(posixpath.dirname(path)))
     return tuple(found)
 
 
@@ -85,27 +120,16 @@ def _searched(place: str, named: dict[str, tuple[_Folder, ...]]) -> tuple[str, .
     return tuple(dict.fromkeys(folder.path for parent in above for folder in named.get(parent, ())))
 
 
-def _source_reaches(tree: Path, path: str, here: set[str], searched: Sequence[str]) -> Iterator[Reach]:
-    full = f"{tree}/{path}"
-    if os.path.islink(full):  # noqa: PTH114
-        return
-    with open(full, "rb") as file:  # noqa: PTH123 (thousands of files: half the time of Path.open)
-        content = file.read()
+def _source_reaches(path: str, includes: Iterable[Include], here: set[str], searched: Sequence[str]) -> Iterator[Reach]:
     place = posixpath.dirname(path)
     outside = any(folder not in here for folder in searched)
-    for match in _INCLUDE.finditer(content):
-        written = match[1]
-        quoted = written.startswith(b'"')
-        if not quoted and not outside:
-            continue  # the kernel's own
-        name = os.fsdecode(written[1:])
-        if quoted and _joined(place, name) in here:
+    for line, quoted, name in includes:
+        # The kernel's own, or beside the file, as most are: seen at a glance.
+        if (not quoted and not outside) or (quoted and f"{place}/{name}" in here):
             continue
-        if content[content.rfind(b"\n", 0, match.start()) + 1 : match.start()].strip():
-            continue  # behind something else: a comment, a text
         # Beside the file, too: a header that was imported alone has its neighbours where it came from.
         if needs := _candidates([place, *searched] if quoted else searched, name, here):
-            yield Reach(path, content.count(b"\n", 0, match.start()) + 1, needs)
+            yield Reach(path, line, needs)
 
 
 def _candidates(folders: Sequence[str], name: str, here: set[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pkgkmod.errors import SourceError
 from pkgkmod.sources.objects import Entry
 
-_LINK = "120000"
+LINK = "120000"  # git's mode of a symbolic link
 _EXECUTABLE = 0o100
 
 
@@ -64,7 +64,7 @@ def write_files(tree: Path, files: Sequence[Entry], contents: Iterable[bytes], *
         if folder not in known:
             Path(folder).mkdir(parents=True, exist_ok=True)
             known.add(folder)
-        if file.mode == _LINK:
+        if file.mode == LINK:
             _write_link(path, file, content, epoch)
             continue
         mode = 0o755 if int(file.mode, 8) & _EXECUTABLE else 0o644

@@ -61,7 +61,9 @@ class BuildDeb:
             for command in builder.deb_commands(recipe, work.unit.project, places):
                 run_build(work, command, scratch)
             packages = tuple(_kept(recipe, sorted(scratch.iterdir()), work.folder))
-        return PackageSet(format="deb", packages=packages, source_date_epoch=recipe.source_date_epoch)
+        return PackageSet(
+            format="deb", packages=packages, kernels=recipe.kernels, source_date_epoch=recipe.source_date_epoch
+        )
 
 
 def _kept(recipe: Recipe, files: Iterable[Path], folder: Path) -> Iterable[Package]:

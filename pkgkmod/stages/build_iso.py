@@ -52,12 +52,14 @@ class BuildIso:
         releases = {job.target.id: job.distro for job in work.unit.jobs}
         packages: dict[str, list[Path]] = {}
         epochs: list[int] = []
+        kernels: dict[str, None] = {}
         for result in work.inputs["package_set.rpm"]:
             made = result.load(PackageSet)
             epochs.append(made.source_date_epoch)
             if releases[result.target].installer_disk == "rhdd3":
                 files = [result.folder / package.file for package in made.packages]
                 packages.setdefault(result.target, []).extend(files)
+                kernels |= dict.fromkeys(made.kernels)
         image = work.folder / f"{project.project.name}-{project.project.version}.iso"
         with work.workspace.scratch() as scratch:
             names = build_disk(
@@ -69,4 +71,10 @@ class BuildIso:
                 run=work.run,
                 include_srpm=project.disk.include_srpm,
             )
-        return DriverDisk(file=image.name, label=project.disk.label, size=image.stat().st_size, packages=tuple(names))
+        return DriverDisk(
+            file=image.name,
+            label=project.disk.label,
+            size=image.stat().st_size,
+            packages=tuple(names),
+            kernels=tuple(kernels),
+        )

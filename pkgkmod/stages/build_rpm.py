@@ -87,7 +87,9 @@ class BuildRpm:
             for command in builder.rpm_commands(recipe, project, places):
                 run_build(work, command, scratch)
             packages = tuple(_kept(sorted(scratch.glob("*RPMS/**/*.rpm")), work.folder))
-        return PackageSet(format="rpm", packages=packages, source_date_epoch=recipe.source_date_epoch)
+        return PackageSet(
+            format="rpm", packages=packages, kernels=recipe.kernels, source_date_epoch=recipe.source_date_epoch
+        )
 
 
 def _kept(files: Iterable[Path], folder: Path) -> Iterable[Package]:
