@@ -145,10 +145,11 @@ def ours(url: str, commit: str, folder: str, *, low: bool = False) -> Method:
     return commands
 
 
-def sparse_clone(url: str, commit: str, folder: str) -> Method:
-    """What a careful person types."""
+def sparse_clone(url: str, commit: str, folder: str, *, checkout: bool) -> Method:
+    """What a careful person types; the most careful one leaves the first checkout out, which nobody needs."""
+    first = [] if checkout else ["--no-checkout"]
     return lambda place: [
-        ["git", "clone", "--quiet", "--filter=blob:none", "--sparse", "--no-checkout", url, "clone"],
+        ["git", "clone", "--quiet", "--filter=blob:none", "--sparse", *first, url, "clone"],
         ["git", "-C", "clone", "sparse-checkout", "set", "--cone", folder],
         ["git", "-C", "clone", "checkout", "--quiet", commit],
     ]
@@ -209,7 +210,8 @@ def remote_table(repository: Path, commit: str, repeat: int, scratch: Path, *, q
             methods = {
                 "pkgkmod": ours(url, commit, folder),
                 "pkgkmod --low-bandwidth": ours(url, commit, folder, low=True),
-                "blobless sparse clone": sparse_clone(url, commit, folder),
+                "blobless sparse clone": sparse_clone(url, commit, folder, checkout=True),
+                "the same, --no-checkout first": sparse_clone(url, commit, folder, checkout=False),
             }
             results = compare(methods, repeat, scratch, running)
             if not quick:

@@ -86,11 +86,13 @@ def tool_stamp(name: str, *, needed_for: str = "") -> str:
 
 
 @functools.cache
-def capture(*argv: str) -> str:
+def capture(*argv: str, home: Path = Path("/")) -> str:
     """Return what a short question to a program prints, such as `gcc -dumpversion`; empty if it fails."""
+    if shutil.which(argv[0], path=SYSTEM_PATH) is None:
+        return ""
     done = subprocess.run(
         argv,
-        env=clean_environment(Path("/")),
+        env=clean_environment(home),
         capture_output=True,
         text=True,
         check=False,

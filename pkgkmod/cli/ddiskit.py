@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,35 +55,39 @@ def template_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"rpm.templates": str(template.parent.resolve()), "deb.templates": str(template.parent.resolve())}
 
 
-def record_sources(invocation: Invocation, given: Mapping[str, Any]) -> None:
-    """Write what was given with -g, -r and -d to the project file, the revision as a full commit id.
+def with_sources(invocation: Invocation, given: Mapping[str, Any]) -> tuple[Invocation, Callable[[], None]]:
+    """Return the invocation for the sources given with -g, -r and -d, and what writes them to the project file.
 
-    Where there is no project file yet, one is made, as ddiskit did.
+    The revision becomes a full commit id. They are to be written once they were imported. Where there is
+    no project file yet, one is made, as ddiskit did.
     """
     from pkgkmod.config.write import record_source
     from pkgkmod.sources.repository import cache_folder, resolve_source
 
     chosen = {key: invocation.settings.get(f"source.{key}") for key in ("repository", "revision", "directories")}
-    path = invocation.config
-    if not path.exists():
-        _new_project(path, chosen, given)
+    if not invocation.config.exists():
+        _new_project(invocation.config, chosen, given)
     elif not any(chosen.values()):
-        return
+        return invocation, lambda: None
     repository = chosen["repository"]
     if repository and Path(repository).expanduser().exists():
-        chosen["repository"] = os.path.abspath(Path(repository).expanduser())
-    loaded = invocation.with_settings({f"source.{k}": v for k, v in chosen.items() if v}).load()
+        invocation = invocation.with_settings({"source.repository": os.path.abspath(Path(repository).expanduser())})
+    loaded = invocation.load()
     source = loaded.project.source
-    commit = resolve_source(source, base=loaded.folder, cache=cache_folder())
     progress = invocation.progress()
-    for line in record_source(
-        path,
-        repository=source.repository,
-        revision=commit,
-        directories=source.directories,
-        comment=source.revision if source.revision not in (None, commit) else None,
-    ):
-        progress.info(line)
+    commit = resolve_source(source, base=loaded.folder, cache=cache_folder(), progress=progress)
+
+    def record() -> None:
+        for line in record_source(
+            invocation.config,
+            repository=source.repository,
+            revision=commit,
+            directories=source.directories,
+            comment=source.revision if source.revision not in (None, commit) else None,
+        ):
+            progress.info(line)
+
+    return invocation.with_settings({"source.revision": commit}), record
 
 
 def _new_project(path: Path, chosen: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -82,6 +82,7 @@ def init(ctx: click.Context, /, config: Path | None, **given: Any) -> None:
         targets=targets,
         summary=given["summary"] or "",
         kernels=given["kernel"] or ("newest",),
+        maintainer=_git_identity(),
     )
     try:
         load(path)
@@ -90,6 +91,14 @@ def init(ctx: click.Context, /, config: Path | None, **given: Any) -> None:
         raise
     click.echo(f"wrote {path}: targets {', '.join(name for name, _ in targets)}")
     click.echo(f"next: pkgkmod prepare_sources -g REPOSITORY -r REVISION -d drivers/.../{given['name']}")
+
+
+def _git_identity() -> str | None:
+    """Return the user's name and mail address as git knows them, if it does."""
+    from pkgkmod.command import capture
+
+    name, mail = (capture("git", "config", "--global", f"user.{key}", home=Path.home()) for key in ("name", "email"))
+    return f"{name} <{mail}>" if name and mail else None
 
 
 def _asked(given: dict[str, Any]) -> dict[str, Any]:

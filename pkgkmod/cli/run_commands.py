@@ -41,6 +41,8 @@ def run_stages(
     made = [result for key, result in run.results.items() if key[0] in stages and _is_product(result, stages)]
     _copy_disk(loaded, made)
     _print_results(made, invocation, progress)
+    if run.failure:
+        raise run.failure
 
 
 def _select(loaded: Loaded, stages: Sequence[str], given: Mapping[str, Any], force: Sequence[str]) -> Selection:
@@ -104,14 +106,14 @@ def files_of(result: Result) -> list[tuple[str, int]]:
 def _print_results(made: Sequence[Result], invocation: Invocation, progress: Progress) -> None:
     if invocation.json_lines:
         for result in made:
-            files = [str(result.folder / name) for name, _ in files_of(result)]
+            paths = [str(result.folder / name) for name, _ in files_of(result)]
             progress.event(
                 "result",
                 stage=result.stage,
                 target=result.target,
                 kernel=result.kernel,
                 folder=result.folder,
-                files=files,
+                files=paths,
             )
         return
     for result in made:

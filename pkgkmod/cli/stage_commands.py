@@ -93,11 +93,19 @@ def _plain(stage: Stage[Any], invocation: Invocation, given: Mapping[str, Any]) 
 
 
 def _prepare_sources(stage: Stage[Any], invocation: Invocation, given: Mapping[str, Any]) -> None:
-    ddiskit.record_sources(invocation, given)
     if given["check"]:
         ddiskit.check_sources(invocation)
-    else:
+        return
+    is_new = not invocation.config.exists()
+    try:
+        invocation, record = ddiskit.with_sources(invocation, given)
         _plain(stage, invocation, given)
+    except BaseException:
+        if is_new:
+            invocation.config.unlink(missing_ok=True)
+        raise
+    if not given["dry_run"]:
+        record()
 
 
 def _generate(stage: Stage[Any], invocation: Invocation, given: Mapping[str, Any]) -> None:

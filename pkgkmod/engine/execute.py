@@ -37,17 +37,27 @@ class Run:
         needed = {key for step in self.steps.values() for _, key in step.needs}
         return [key for key in self.results if key not in needed]
 
+    @property
+    def failure(self) -> PkgkmodError | None:
+        """What to raise in the end: the step's own error if nothing was made, PartialError if something was."""
+        if not self.errors:
+            return None
+        errors = list(self.errors.values())
+        if not self.made and len({error.exit_code for error in errors}) == 1:
+            return errors[0] if len(errors) == 1 else _together(errors[0], self)
+        return PartialError(
+            f"{len(errors)} of {len(self.outcomes)} steps failed" + ("; the others stand" if self.made else ""),
+            details=_listing(self),
+            hint="correct what is named above and run the same command again: only what failed is done again",
+        )
+
 
 def execute(selection: Selection, workspace: Workspace, progress: Progress) -> Run:
-    """Make what is asked for; raise the failure at the end, after everything else was done.
-
-    Raises the step's own error if nothing that was asked for could be made, PartialError if some was.
-    """
+    """Make what is asked for, and return what came of each step; failures are in `Run.failure`."""
     with workspace.locked(progress):
         run = Run()
         for planned in make_plan(selection, workspace):
             _take_step(planned, selection, workspace, progress, run)
-    _raise_failures(run)
     return run
 
 
@@ -127,19 +137,6 @@ def _run_stage(decision: Decision, run: Run, workspace: Workspace, progress: Pro
             workspace.save(draft, **facts, state="failed", reason=error.brief)  # type: ignore[arg-type]
             raise
         return workspace.save(draft, **facts, state="ok", artifact=artifact.model_dump())  # type: ignore[arg-type]
-
-
-def _raise_failures(run: Run) -> None:
-    if not run.errors:
-        return
-    errors = list(run.errors.values())
-    if not run.made and len({error.exit_code for error in errors}) == 1:
-        raise errors[0] if len(errors) == 1 else _together(errors[0], run)
-    raise PartialError(
-        f"{len(errors)} of {len(run.outcomes)} steps failed" + ("; the others stand" if run.made else ""),
-        details=_listing(run),
-        hint="correct what is named above and run the same command again: only what failed is done again",
-    )
 
 
 def _together(first: PkgkmodError, run: Run) -> PkgkmodError:

@@ -181,9 +181,11 @@ def _what_changed(before: Result | None, ingredients: Mapping[str, Any], inputs:
     if before is None:
         return "not done yet"
     changed = [
-        name for name in {**before.ingredients, **ingredients} if before.ingredients.get(name) != ingredients.get(name)
+        name
+        for old, new in ((before.ingredients, ingredients), (before.inputs, inputs))
+        for name in {**old, **new}
+        if digest(old.get(name)) != digest(new.get(name))
     ]
-    changed += [name for name in {**before.inputs, **inputs} if before.inputs.get(name) != inputs.get(name)]
     return f"changed: {_listed(changed)}" if changed else "not done yet"
 
 

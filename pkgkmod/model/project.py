@@ -227,7 +227,7 @@ class Project(Section):
     module: tuple[ModuleEntry, ...] = Field((), description="Modules to build, one table each.")
     kconfig: dict[OptionName, bool | int | Line] = Field(
         default_factory=dict,
-        description="Kernel options for these sources, without CONFIG_: true or 'y', 'm', false or 'n', a number, text.",
+        description="Kernel options of the sources, without CONFIG_: true or 'y', 'm', false or 'n', a number, text.",
     )
     build: Build = Build()
     target: tuple[Target, ...] = Field((), description="What to build for, one table each.")

@@ -6,6 +6,7 @@ commands.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -32,6 +33,7 @@ _KEPT = re.compile(r"GIT_(SSH|SSH_COMMAND|SSH_VARIANT|ASKPASS|PROXY_COMMAND|SSL_
 _PROTOCOLS = "file:git:http:https:ssh"
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _RECEIVING = re.compile(r"Receiving objects:\s+\d+% \((\d+)/(\d+)\)")
+_PIPE_SIZE = 1 << 20  # bytes: what Linux allows everybody
 
 _SETTINGS = {
     "advice.detachedHead": "false",
@@ -92,6 +94,8 @@ class GitFolder:
         errors: list[bytes] = []
         with self._running(arguments, stdin) as process:
             assert process.stdout
+            # Room for git to work ahead while its output is dealt with.
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
             # Read beside the output, so that git never waits for room in the pipe.
             reader = Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
             reader.start()

@@ -67,7 +67,7 @@ def import_sources(source: Source, *, base: Path, cache: Path, destination: Path
                 with progress.step(f"Applying {len(patches)} patches"):
                     selection.patch(patches, progress)
                 _look_outside(selection, progress, follow=source.follow_includes, announce=True)
-            facts = repository.objects.commit(commit)
+            facts = selection.facts
             provenance = Provenance(
                 repository=origin.shown,
                 commit=commit,
@@ -114,13 +114,13 @@ class _Selection:
         self.files: dict[str, Entry] = {}
         self.includes: dict[str, tuple[Include, ...]] = {}
         self.patched: dict[str, FileState | None] = {}
-        self._epoch = 0
         tree.mkdir(parents=True)
 
     def add_chosen(self, paths: Sequence[str]) -> None:
         """Import what the project names; raise SourceError if a path is not in the commit."""
         found = self.repository.select(self.commit, paths)
-        self._epoch = self.repository.objects.commit(self.commit).epoch
+        self.facts = self.repository.objects.commit(self.commit)
+        self._epoch = self.facts.epoch
         for path in paths:
             if path not in found:
                 raise self._no_such_path(path)
@@ -140,7 +140,8 @@ class _Selection:
         refuse_unsafe([*self.files.values(), *files])
         self.repository.provide(files)
         write_files(self.tree, files, self._read(files), epoch=self._epoch)
-        if links := escaping_links(self.tree):
+        has_links = any(file.mode == LINK for file in files)
+        if has_links and (links := escaping_links(self.tree)):
             raise SourceError(
                 "the commit holds a symbolic link that leads outside the imported sources",
                 details="\n".join(links),

@@ -40,7 +40,7 @@ class Manifest:
             "imported": {path: _fact(state) for path, state in sorted(self.imported.items())},
             "patched": {path: state and _fact(state) for path, state in sorted(self.patched.items())},
         }
-        (folder / MANIFEST).write_text(json.dumps(content, indent=0) + "\n", encoding="ascii")
+        (folder / MANIFEST).write_text(json.dumps(content) + "\n", encoding="ascii")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:

@@ -47,6 +47,7 @@ class RemoteRepository:
         self._origin = origin
         self._progress = progress
         self._low_bandwidth = low_bandwidth
+        self._fresh = False  # nothing at all was in the cache
         self._commit = ""  # the one that objects are fetched for
         digest = hashlib.sha256(origin.shown.encode()).hexdigest()[:24]
         self._place = cache / f"git-{digest}"
@@ -139,6 +140,7 @@ class RemoteRepository:
         self._commit = commit
         with self._locked():
             if self.objects.missing([commit]):
+                self._fresh = not any(self._place.glob("*/objects/pack/*.pack"))
                 kind = "tree:0" if self._low_bandwidth else "blob:none"
                 self._fetch([commit], "--depth=1", f"--filter={kind}")
             found = self.objects.entries(commit, paths)
@@ -155,16 +157,18 @@ class RemoteRepository:
             with self._locked():
                 # Unfiltered: the folders come with all that is below them, in one request.
                 self._fetch(lacking)
+                self._fresh = False
             listings = {entry: self.objects.files(entry) for entry in entries}
         return [file for files in listings.values() for file in files or ()]
 
     def provide(self, files: Sequence[Entry]) -> None:
         """Fetch the contents of `files` that are not here, in one request."""
         contents = [file.object_id for file in files if file.kind == "blob"]
-        if not self.objects.missing(contents):
-            return
         with self._locked():
-            if lacking := self.objects.missing(contents):
+            # Looking for thousands of objects that are not there takes git long: not where nothing can be.
+            lacking = list(dict.fromkeys(contents)) if self._fresh else self.objects.missing(contents)
+            self._fresh = False
+            if lacking:
                 self._fetch(lacking)
 
     def describe(self, commit: str) -> str:

@@ -95,7 +95,10 @@ def house(tmp_path, monkeypatch):
 def run(house, **changes):
     from dataclasses import replace
 
-    return execute(replace(house.selection, **changes), house.workspace, Progress())
+    done = execute(replace(house.selection, **changes), house.workspace, Progress())
+    if done.failure:
+        raise done.failure
+    return done
 
 
 def plan(house):

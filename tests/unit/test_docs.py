@@ -1,0 +1,97 @@
+"""The documentation: generated pages are fresh, every key, code and dependency is in it, and links lead somewhere."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pkgkmod.cli import COMMANDS, STAGE_SUMMARIES
+from pkgkmod.data import load
+from pkgkmod.data.distros import known_distros
+from pkgkmod.errors import ExitCode
+from pkgkmod.model.project import Project
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def headings(page):
+    return {line.lstrip("# ") for line in (DOCS / page).read_text("utf-8").splitlines() if line.startswith("#")}
+
+
+def test_generated_pages_are_fresh():
+    done = subprocess.run(
+        [sys.executable, ROOT / "script/docs", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout + done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_a_stale_page_is_named(tmp_path):
+    (tmp_path / "script").mkdir()
+    script = tmp_path / "script" / "docs"
+    script.write_text((ROOT / "script/docs").read_text("utf-8"))
+    run = [sys.executable, script]
+    subprocess.run(run, check=True, capture_output=True)
+    assert (tmp_path / "docs/man/pkgkmod.1").read_text("utf-8").startswith('.\\" Made by')
+    (tmp_path / "docs/reference/exit-codes.md").write_text("old")
+    (tmp_path / "docs/man/pkgkmod-gone.1").write_text("gone")
+    done = subprocess.run([*run, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "stale: docs/man/pkgkmod-gone.1",
+        "stale: docs/reference/exit-codes.md",
+        "run script/docs",
+    ]
+
+
+def test_every_key_command_and_distribution_has_its_heading():
+    found = headings("reference/project-file.md")
+    assert set(Project.model_fields) <= found
+    assert {"project.name", "target.kernels", "source.directories", "module.directory", "disk.label"} <= found
+    assert {f"pkgkmod {name}" for name in (*COMMANDS, *STAGE_SUMMARIES)} <= headings("reference/commands.md")
+    assert set(known_distros()) <= headings("reference/distributions.md")
+
+
+def test_every_exit_code_has_its_meaning():
+    text = (DOCS / "reference/exit-codes.md").read_text("utf-8")
+    for code in ExitCode:
+        assert re.search(rf"^\| {code.value} \| {code.name} \| \w.+\. ?.* \|$", text, re.MULTILINE), code
+
+
+def test_every_dependency_has_its_reason():
+    text = (DOCS / "dependencies.md").read_text("utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    rows = set(re.findall(r"^\| ([\w-]+) \|", text, re.MULTILINE))
+    assert {re.split("[<>=]", one)[0] for one in wanted} <= rows
+
+
+def test_every_program_that_is_named_to_users_is_in_the_list():
+    text = (DOCS / "dependencies.md").read_text("utf-8")
+    covered = {"bwrap": "bubblewrap", "dh": "debhelper", "strip": "binutils"}
+    needless = {
+        "depmod",
+        "fakeroot",
+        "patch",
+    }  # in the data for plugins' and templates' sake; pkgkmod does not run them
+    for name in set(load("tools.toml")["packages"]) - needless:
+        assert covered.get(name, name) in text, name
+
+
+@pytest.mark.parametrize("page", sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")))
+def test_links_lead_somewhere(page):
+    text = (DOCS / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if "://" not in target:
+            assert (DOCS / page).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in (DOCS / "man").glob("*.1")))
+def test_man_pages_hold_nothing_that_roff_would_take_for_its_own(page):
+    for line in (DOCS / "man" / page).read_text("utf-8").splitlines():
+        assert not line.startswith("'")
+        assert not line.startswith(".") or re.match(r"\.(\\\"|TH |SH |TP$|PP$|B )", line), line
