@@ -96,6 +96,7 @@ def build_disk(
     folder = scratch / "disk"
     folder.mkdir()
     names = write_layout(packages, folder, include_srpm=include_srpm)
+    set_times(folder, epoch)  # createrepo_c writes down the packages' times
     for command in repodata_commands(folder, epoch):
         _checked(run(command))
     set_times(folder, epoch)

@@ -25,7 +25,7 @@ class BuildModules:
     summary = "Compile the modules, once for each kernel."
     scope = "kernel"
     produces = "module_set"
-    in_build = True
+    in_build = False
     options = (
         Option(("-j", "--jobs"), "build.jobs", "Parallel jobs of make.", metavar="N", number=True),
         Option(

@@ -26,7 +26,7 @@ class GenerateDebian:
     summary = "Write the debian folder and source archive of each DEB target."
     scope: Literal["job"] = "job"
     produces = "recipe.deb"
-    in_build = True
+    in_build = False
     options = ()
 
     def consumes(self, project: Project) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class GenerateSpec:
     summary = "Write the spec file and source archive of each RPM target."
     scope: Literal["job"] = "job"
     produces = "recipe.rpm"
-    in_build = True
+    in_build = False
     options = ()
 
     def consumes(self, project: Project) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class PrepareSources:
     summary = "Import the driver's sources from a git repository at a revision."
     scope = "source"
     produces = "source_tree"
-    in_build = True
+    in_build = False
     options = (
         Option(
             ("-g", "--git-dir", "--repository"),
