@@ -242,7 +242,7 @@ class Workspace:
     def locked(self, progress: Progress) -> Iterator[None]:
         """Hold the project: a second run waits for its turn. Leftovers of killed runs are removed."""
         self.results.mkdir(parents=True, exist_ok=True)
-        with (self.results / ".lock").open("w") as file:
+        with (self.results / ".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -1,0 +1,32 @@
+"""Fixtures that are shared by all tests of a session."""
+
+import pytest
+
+from tests.fixtures import machine
+
+
+@pytest.fixture(scope="session")
+def kernel():
+    """The newest installed kernel headers of the series that the distribution's kernel sources have."""
+    return machine.series_and_kernel()[1]
+
+
+@pytest.fixture(scope="session")
+def e1000e():
+    """The real e1000e driver in a git repository."""
+    return machine.e1000e()
+
+
+@pytest.fixture
+def hello(tmp_path):
+    """The example driver in a git repository."""
+    return machine.hello(tmp_path / "hello-repository")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, e1000e, kernel):
+    """A project of the real driver in which everything was built, as a user would."""
+    folder = machine.project(tmp_path_factory.mktemp("e1000e"), e1000e, kernel)
+    for command in ("generate_spec", "build_rpm", "build_deb", "build_iso", "build"):
+        machine.pkgkmod(command, cwd=folder)
+    return folder
