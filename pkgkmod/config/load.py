@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pkgkmod import data
 from pkgkmod.config.layers import (
     BUILT_IN,
     COMMAND_LINE,
@@ -98,12 +99,28 @@ def validate(values: Mapping[str, Any], place: PlaceOf, name: str) -> Project:
 
     `name` is the file that the error is about.
     """
+    unknown = list(_unknown_distros(values, place))
     try:
         # Strict, since TOML has types: "yes" is no boolean. Strict models take tuples only.
-        return Project.model_validate(frozen(values), strict=True)
+        project = Project.model_validate(frozen(values), strict=True)
     except ValidationError as error:
-        raise_all(of_validation(error, values, place), name)
+        raise_all([*of_validation(error, values, place), *unknown], name)
         raise  # not reached: there is at least one mistake
+    raise_all(unknown, name)
+    return project
+
+
+def _unknown_distros(values: Mapping[str, Any], place: PlaceOf) -> Iterator[Mistake]:
+    """Yield the targets whose distribution has no data file; the models do not know which there are."""
+    known = data.names("distros")
+    targets = values.get("target")
+    for number, target in enumerate(targets if isinstance(targets, (list, tuple)) else ()):
+        distro = target.get("distro") if isinstance(target, Mapping) else None
+        if isinstance(distro, str) and distro not in known:
+            hint = did_you_mean(distro, known) or f"known: {', '.join(known)}"
+            key: KeyPath = ("target", number, "distro")
+            text = f"{dotted(key)}: no distribution is called '{printable(distro)}'; {hint}"
+            yield Mistake(place(key, False), text)
 
 
 def frozen(value: Any) -> Any:

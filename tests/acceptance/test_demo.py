@@ -17,7 +17,9 @@ def clone(tmp_path_factory):
     series_and_kernel()
     folder = tmp_path_factory.mktemp("clone")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True).stdout
-    pack = subprocess.run(["tar", "-c", "--null", "-T", "-"], cwd=CHECKOUT, input=listed, capture_output=True, check=True)
+    pack = subprocess.run(
+        ["tar", "-c", "--null", "-T", "-"], cwd=CHECKOUT, input=listed, capture_output=True, check=True
+    )
     subprocess.run(["tar", "-x"], cwd=folder, input=pack.stdout, check=True)
     return folder
 

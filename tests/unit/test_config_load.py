@@ -254,15 +254,15 @@ def test_wrong_settings_name_the_command_line():
         (GOOD + "[source]\ncheck = 'wran'", "4: source.check: expected 'off', 'warn' or 'fail', got text 'wran'; did"),
         (GOOD + "[source]\ncheck = 1", "4: source.check: expected 'off', 'warn' or 'fail', got the number 1"),
         (GOOD + "[source]\ndirectories = [\n'a',\n'/b']", "6: source.directories[2]: must be a path inside"),
-        (GOOD + "[target]\ndistro = 'x'", "3: target: expected an array of tables ([[target]]), got a table"),
+        (GOOD + "[target]\ndistro = 'el9'", "3: target: expected an array of tables ([[target]]), got a table"),
         (GOOD + "[[build]]\njobs = 1", "3: build: expected a table ([build]), got an array"),
         (
-            GOOD + "[[target]]\ndistro = 'x'\n[[target]]\n",
+            GOOD + "[[target]]\ndistro = 'el9'\n[[target]]\n",
             "5: target[2].distro: missing; the table [[target]]",
         ),
-        (GOOD + "[[target]]\ndistro = 'x'\nkernels = []", "5: target[1].kernels: needs at least 1 entry"),
-        (GOOD + "[[target]]\ndistro = 'x'\nkernel = []", "5: target[1].kernel: unknown key; did you mean 'kernels'?"),
-        (GOOD + "[[target]]\ndistro='x'\n[[target]]\ndistro='x'", "3: target: two targets are called 'x'; give one"),
+        (GOOD + "[[target]]\ndistro = 'el9'\nkernels = []", "5: target[1].kernels: needs at least 1 entry"),
+        (GOOD + "[[target]]\ndistro = 'el9'\nkernel = []", "5: target[1].kernel: unknown key; did you mean 'kernels'?"),
+        (GOOD + "[[target]]\ndistro='el9'\n[[target]]\ndistro='el9'", "3: target: two targets are called 'el9'; give one"),
         (GOOD + "[[module]]\nname='x-y'\n[[module]]\nname='x_y'", "3: module: 'x_y' is there twice"),
         (GOOD + "[kconfig]\nA = 1.5", "4: kconfig.A: expected true or false or a whole number or text, got the number"),
         (GOOD + "[kconfig]\n'A B' = 1", '4: kconfig."A B": must be the name of a kernel configuration option'),
@@ -382,3 +382,15 @@ def test_hostile_file_names(name):
     said = fault(Path(name))
     assert (said.brief + said.details).replace("\n", "").isprintable()
     assert "\n" not in said.brief
+
+
+def test_an_unknown_distribution_is_told_with_the_other_mistakes(tmp_path):
+    path = tmp_path / "pkgkmod.toml"
+    path.write_text('[project]\nname = "foo"\nverison = "1"\n[[target]]\ndistro = "el99"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert "pkgkmod.toml:3: project.verison: unknown key" in caught.value.details
+    assert (
+        "pkgkmod.toml:5: target[1].distro: no distribution is called 'el99'; did you mean 'el9'?"
+        in caught.value.details
+    )
