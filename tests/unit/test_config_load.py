@@ -262,7 +262,7 @@ def test_wrong_settings_name_the_command_line():
         ),
         (GOOD + "[[target]]\ndistro = 'el9'\nkernels = []", "5: target[1].kernels: needs at least 1 entry"),
         (GOOD + "[[target]]\ndistro = 'el9'\nkernel = []", "5: target[1].kernel: unknown key; did you mean 'kernels'?"),
-        (GOOD + "[[target]]\ndistro='el9'\n[[target]]\ndistro='el9'", "3: target: two targets are called 'el9'; give one"),
+        (GOOD + "[[target]]\ndistro='el9'\n[[target]]\ndistro='el9'", "3: target: two targets are called 'el9'"),
         (GOOD + "[[module]]\nname='x-y'\n[[module]]\nname='x_y'", "3: module: 'x_y' is there twice"),
         (GOOD + "[kconfig]\nA = 1.5", "4: kconfig.A: expected true or false or a whole number or text, got the number"),
         (GOOD + "[kconfig]\n'A B' = 1", '4: kconfig."A B": must be the name of a kernel configuration option'),
