@@ -126,5 +126,5 @@ def _run(args: list[str]) -> int:
     except Exception as error:
         from pkgkmod.cli.report import report_failure
 
-        return report_failure(error)
+        return report_failure(error, json_lines="--json" in args)
     return ExitCode.OK

@@ -14,10 +14,9 @@ from pkgkmod.errors import DiskFullError, ExitCode, PkgkmodError
 from pkgkmod.progress import JsonLines, escape_controls
 
 
-def print_error(error: PkgkmodError) -> None:
+def print_error(error: PkgkmodError, *, json_lines: bool = False) -> None:
     """Say what is wrong, why, and what to do next, on standard error (and to programs that asked for JSON)."""
-    context = click.get_current_context(silent=True)
-    if context and getattr(context.obj, "json_lines", False):
+    if json_lines:
         JsonLines().event(
             "error",
             brief=error.brief,
@@ -35,14 +34,14 @@ def print_error(error: PkgkmodError) -> None:
         click.echo(f"log: {shortest(error.log)}", err=True)
 
 
-def report_failure(error: Exception) -> ExitCode:
+def report_failure(error: Exception, *, json_lines: bool) -> ExitCode:
     """Say what went wrong, and return the exit code for it."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" where {error.filename} lies" if error.filename else ""
         hint = f"free some space{where}, then run the same command again"
         error = DiskFullError("no space left on the disk", hint=hint)
     if isinstance(error, PkgkmodError):
-        print_error(error)
+        print_error(error, json_lines=json_lines)
         return error.exit_code
     print_bug(error)
     return ExitCode.BUG

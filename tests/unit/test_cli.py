@@ -1,5 +1,6 @@
 """The command line: quick to start, near names, options that become settings."""
 
+import json
 import subprocess
 import sys
 
@@ -102,3 +103,12 @@ def test_sizes_as_people_write_them():
 
 def test_names_from_outside_cannot_drive_the_terminal():
     assert escape_controls("a\x1b[31mb\u202ec\r") == "a\\x1b[31mb\\u202ec\\r"
+
+
+def test_programs_are_told_of_errors_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("build", "--json", capsys=capsys)
+    said = json.loads(out)
+    assert (code, said["event"], said["code"]) == (3, "error", 3)
+    assert said["brief"] in err
+    assert "pkgkmod init" in said["hint"]
