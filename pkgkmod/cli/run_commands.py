@@ -11,6 +11,7 @@ import click
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import human_size, shortest
+from pkgkmod.errors import did_you_mean
 
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
@@ -30,10 +31,11 @@ def run_stages(
     loaded = invocation.load()
     selection = _select(loaded, stages, given, force)
     workspace = Workspace(loaded.folder)
+    progress = invocation.progress()
+    _warn_of_absent_plugins(loaded, progress)
     if given.get("dry_run"):
         _print_plan(selection, workspace, invocation)
         return
-    progress = invocation.progress()
     try:
         run = execute(selection, workspace, progress)
     finally:
@@ -43,6 +45,16 @@ def run_stages(
     _print_results(made, invocation, progress)
     if run.failure:
         raise run.failure
+
+
+def _warn_of_absent_plugins(loaded: Loaded, progress: Progress) -> None:
+    """Say which settings nobody will read; a stage that is needed and absent is an error of its own."""
+    from pkgkmod.plugins import BUILDERS, KERNEL_SOURCES, STAGES, registered
+
+    known = {name for group in (STAGES, BUILDERS, KERNEL_SOURCES) for name in registered(group)}
+    for name in sorted(set(loaded.project.plugin) - known):
+        hint = did_you_mean(name, known) or "its package is not installed here"
+        progress.warning(f"plugin.{name}: no plugin of that name; {hint}")
 
 
 def _select(loaded: Loaded, stages: Sequence[str], given: Mapping[str, Any], force: Sequence[str]) -> Selection:

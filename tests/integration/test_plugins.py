@@ -98,6 +98,13 @@ def test_a_third_partys_stage(tmp_path, hello, kernel, with_plugin):
     assert "RUN build_rpm" in run("plan").out
 
 
+def test_settings_of_a_plugin_that_is_not_there_are_a_warning(tmp_path, hello, kernel):
+    folder = project(tmp_path / "project", hello, kernel)
+    with (folder / "pkgkmod.toml").open("a") as file:
+        file.write("\n[plugin.foldre]\npaths = []\n")
+    assert "warning: plugin.foldre: no plugin of that name; did you mean 'folder'?" in pkgkmod("plan", cwd=folder).err
+
+
 def test_a_broken_plugin_is_an_error_not_a_traceback(tmp_path, hello, kernel, with_plugin):
     folder = project(tmp_path / "project", hello, kernel)
     (module,) = Path(with_plugin.rpartition(":")[2]).glob("size_report.py")
