@@ -134,13 +134,18 @@ def run(command: Command, *, log: Path, progress: Progress) -> Completed:
         finally:
             _kill_all(process)
             reader.join(timeout=10)
-    if returncode and any("No space left on device" in line for line in tail):
+    if returncode and (any("No space left on device" in line for line in tail) or _is_full(command.cwd, log.parent)):
         raise DiskFullError(
             f"no space left on the disk while running '{command.argv[0]}'",
-            hint=f"free some space where {command.cwd} lies, then run the same command again",
+            hint=f"free some space where {command.cwd} and {log.parent} lie, then run the same command again",
             log=log,
         )
     return Completed(command, returncode, tuple(tail), log)
+
+
+def _is_full(*folders: Path) -> bool:
+    """Tell whether a disk has less than 1 MiB left: not every program says so (kbuild's fixdep does not)."""
+    return any(shutil.disk_usage(folder).free < 1024 * 1024 for folder in folders)
 
 
 def _start(argv: list[str], cwd: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -69,7 +69,8 @@ def repodata_commands(folder: Path, epoch: int) -> list[Command]:
     return [
         Command(
             (
-                *("createrepo_c", "--quiet", "--no-database", "--simple-md-filenames"),
+                # gzip: newer versions would choose zstd, which EL 8 and 9 cannot read.
+                *("createrepo_c", "--quiet", "--no-database", "--simple-md-filenames", "--general-compress-type=gz"),
                 *("--set-timestamp-to-revision", "--revision", str(epoch), str(packages)),
             ),
             cwd=folder,

@@ -142,8 +142,14 @@ def _package_fields(facts: PackageFacts, kernel: Kernel) -> dict[str, str]:
         "Architecture": package_arch(kernel.arch, "deb"),
         "Depends": _listed([needed, "kmod", "${misc:Depends}"]),
         "Provides": f"{source_name(facts.job)} (= ${{binary:Version}})",
-        "Description": _literal(multiline(f"{facts.summary} ({kernel.uname_r})", about)),
+        "Description": _literal(multiline(_synopsis(facts, kernel), about)),
     }
+
+
+def _synopsis(facts: PackageFacts, kernel: Kernel) -> str:
+    """Return the first line of a description, with the kernel where that fits (policy 3.4.1: 80 characters)."""
+    whole = f"{facts.summary} ({kernel.uname_r})"
+    return whole if len(whole) < 80 else facts.summary
 
 
 def _kernel_trees(job: Job) -> Iterable[str]:
