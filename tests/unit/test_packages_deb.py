@@ -58,9 +58,9 @@ def test_what_the_control_file_says(tmp_path: Path) -> None:
     assert plain["Package"] == "e1000e-modules-6.1.0-56-amd64"
     assert "linux-image-6.1.0-56-amd64 | linux-image-6.1.0-56-amd64-unsigned" in plain["Depends"]
     assert plain["Provides"].startswith("e1000e-modules")
-    assert cloud["Description"].startswith(
-        "Driver of Intel's PCI Express gigabit Ethernet controllers (6.1.0-56-cloud-amd64)\n The e1000e"
-    )
+    synopsis = "Driver of Intel's PCI Express gigabit Ethernet controllers"
+    assert plain["Description"].startswith(f"{synopsis} (6.1.0-56-amd64)\n The e1000e")
+    assert cloud["Description"].startswith(f"{synopsis}\n The e1000e"), "80 characters at most"
 
 
 def test_changelog_says_where_the_sources_are_from(tmp_path: Path) -> None:
