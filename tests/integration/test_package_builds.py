@@ -190,7 +190,7 @@ def test_deb(prebuilt: bool, kernel: str, sources: Sources, tmp_path: Path) -> N
     assert facts.control["Version"] == "1:6.1.90-1~deb12"
     assert facts.control["Maintainer"] == HOSTILE["maintainer"]
     synopsis, *description = facts.control["Description"].split("\n")
-    assert synopsis == f"{HOSTILE['summary']} ({kernel})"
+    assert synopsis == HOSTILE["summary"]
     for line in HOSTILE["description"].splitlines():
         assert line.strip() in [text.strip() for text in description] or not line.strip()
     assert facts.scripts == ("postinst", "postrm")
@@ -254,7 +254,14 @@ def test_lintian_finds_no_error(kernel: str, sources: Sources, tmp_path: Path) -
     for command in commands(recipe, project, places):
         assert run(command, log=tmp_path / "log", progress=Progress()).ok
     done = subprocess.run(
-        ["lintian", "--allow-root", "--tag-display-limit=0", *places.folder.glob("*.changes")],
+        # The test's commit is older than the policy that newer releases follow.
+        [
+            "lintian",
+            "--allow-root",
+            "--tag-display-limit=0",
+            "--suppress-tags=timewarp-standards-version",
+            *places.folder.glob("*.changes"),
+        ],
         capture_output=True,
         text=True,
     )

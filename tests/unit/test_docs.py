@@ -1,14 +1,17 @@
 """The documentation: generated pages are fresh, every key, code and dependency is in it, and links lead somewhere."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
-from pkgkmod.cli import COMMANDS, STAGE_SUMMARIES
+from pkgkmod import plugins
+from pkgkmod.cli import COMMANDS, STAGE_SUMMARIES, cli
 from pkgkmod.data import load
 from pkgkmod.data.distros import known_distros
 from pkgkmod.errors import ExitCode
@@ -90,8 +93,65 @@ def test_links_lead_somewhere(page):
             assert (DOCS / page).parent.joinpath(target).exists(), target
 
 
-@pytest.mark.parametrize("page", sorted(p.name for p in (DOCS / "man").glob("*.1")))
+@pytest.mark.parametrize("page", sorted(p.name for p in (DOCS / "man").glob("*.[15]")))
 def test_man_pages_hold_nothing_that_roff_would_take_for_its_own(page):
     for line in (DOCS / "man" / page).read_text("utf-8").splitlines():
         assert not line.startswith("'")
-        assert not line.startswith(".") or re.match(r"\.(\\\"|TH |SH |TP$|PP$|B )", line), line
+        assert not line.startswith(".") or re.match(r"\.(\\\"|TH |SH |TP$|PP$|br$|B )", line), line
+
+
+def test_every_key_stands_in_the_manual_of_the_project_file():
+    text = (DOCS / "man/pkgkmod.toml.5").read_text("utf-8")
+    for name, field in Project.model_fields.items():
+        assert f".SH [{name}]\n" in text or f".SH [[{name}]]\n" in text
+        for model in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            for key in getattr(model, "model_fields", ()):
+                assert f".B {key}\n" in text, key
+
+
+@pytest.mark.parametrize("protocol", [plugins.Stage, plugins.Builder, plugins.KernelSource, plugins.Option])
+def test_every_member_of_a_plugin_is_in_the_reference(protocol):
+    text = (DOCS / "reference/plugins.md").read_text("utf-8")
+    section = text.partition(f"## {protocol.__name__}\n")[2] or text
+    members = {*vars(protocol), *protocol.__annotations__}
+    for name in members:
+        if not name.startswith("_"):
+            assert re.search(rf"^\| `{name}[`(]", section, re.MULTILINE), name
+
+
+def commands_in(text):
+    """Yield the pkgkmod commands of a page: in code blocks, and in the running text."""
+    yield from re.findall(r"^(?:\$ | {4})(pkgkmod .*)$", text, re.MULTILINE)
+    for span in re.findall(r"`(pkgkmod [^`]+)`", text):
+        yield " ".join(span.split())
+
+
+def parse(line):
+    """Parse a command line as pkgkmod would, without running it."""
+    words = shlex.split(line, comments=True)[1:]
+    command, context = cli, None
+    while True:
+        try:
+            context = command.make_context(command.name, words, parent=context)
+        except click.exceptions.Exit:  # --help
+            return
+        if not isinstance(command, click.Group):
+            return
+        _, command, words = command.resolve_command(context, [*getattr(context, "_protected_args", ()), *context.args])
+
+
+PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if p.name != "commands.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist_and_take_these_options(page):
+    for line in commands_in(page.read_text("utf-8")):
+        if "COMMAND" not in line:
+            parse(line)
+
+
+@pytest.mark.parametrize("line", ["pkgkmod biuld", "pkgkmod build --swiftly", "pkgkmod --swiftly build"])
+def test_a_wrong_command_is_noticed(line):
+    assert list(commands_in(f"    {line}\n\n`{line}`\n")) == [line, line]
+    with pytest.raises(click.UsageError):
+        parse(line)
