@@ -64,7 +64,7 @@ def import_sources(source: Source, *, base: Path, cache: Path, destination: Path
                 selection.add_chosen(source.directories)
                 _look_outside(selection, progress, follow=source.follow_includes, announce=not patches)
             if patches:
-                with progress.step(f"Applying {len(patches)} patches"):
+                with progress.step(f"Applying {len(patches)} {'patch' if len(patches) == 1 else 'patches'}"):
                     selection.patch(patches, progress)
                 _look_outside(selection, progress, follow=source.follow_includes, announce=True)
             facts = selection.facts
