@@ -28,7 +28,6 @@ class ExitCode(IntEnum):
     PACKAGE = 12
     PARTIAL = 13
     SOURCES_CHANGED = 14
-    LOCKED = 15
     PLUGIN = 16
     INPUT = 17
     TIMEOUT = 18
@@ -128,12 +127,6 @@ class SourcesChangedError(PkgkmodError):
     """The imported files are not what git and the patches say."""
 
     exit_code = ExitCode.SOURCES_CHANGED
-
-
-class LockedError(PkgkmodError):
-    """Another run holds the project, and waiting was not wanted or took too long."""
-
-    exit_code = ExitCode.LOCKED
 
 
 class PluginError(PkgkmodError):

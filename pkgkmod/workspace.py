@@ -60,7 +60,7 @@ class OutputFile(BaseModel):
             with path.open("rb") as file:
                 checksum = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(
-            path=os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace"),
+            path=_name(folder, path),
             size=facts.st_size,
             mtime_ns=facts.st_mtime_ns,
             executable=bool(facts.st_mode & 0o100),
@@ -93,7 +93,7 @@ class Result(BaseModel):
 
     def changed_files(self) -> tuple[str, ...]:
         """Return the names of files that were changed, removed or added since the result was saved."""
-        present = {OutputPath(self.folder, path).name: path for path in _files(self.folder)}
+        present = {_name(self.folder, path): path for path in _files(self.folder)}
         known = {output.path: output for output in self.outputs}
         changed = set(present) ^ set(known)
         for name in set(present) & set(known):
@@ -108,11 +108,9 @@ class Result(BaseModel):
         return digest([(o.path, o.executable, o.sha256) for o in _describe(self.folder)])
 
 
-class OutputPath:
-    """The name of a file below a result's folder, in printable form."""
-
-    def __init__(self, folder: Path, path: Path) -> None:
-        self.name = os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
+def _name(folder: Path, path: Path) -> str:
+    """Return the name of a file below a result's folder, in a form that JSON can hold."""
+    return os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pkgkmod.command import Command, Sandbox, tool_stamp
 from pkgkmod.errors import CompileError, PackageError
+from pkgkmod.kernels.compiler import find_compiler
 from pkgkmod.model.artifacts import ModuleSet, PackageFormat, SourceTree
 from pkgkmod.model.job import Job
 from pkgkmod.model.places import Places
@@ -72,6 +73,10 @@ def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, 
     }
     if compiles(unit):
         found["kernel trees"] = [kernel.identity for kernel in unit.job.kernels]
+    if compiles(unit) and builder.prebuilt:  # it compiles with this machine's compilers, not with those of a root
+        any_compiler = unit.project.build.any_compiler
+        compilers = [find_compiler(kernel, any_compiler=any_compiler) for kernel in unit.job.kernels]
+        found["compilers"] = [tool_stamp(str(compiler)) for compiler in compilers]
     return found
 
 
