@@ -28,9 +28,11 @@ class ExitCode(IntEnum):
     PACKAGE = 12
     PARTIAL = 13
     SOURCES_CHANGED = 14
+    LOCK = 15
     PLUGIN = 16
     INPUT = 17
     TIMEOUT = 18
+    DIFFERENT = 19
     INTERRUPTED = 130
 
 
@@ -129,6 +131,12 @@ class SourcesChangedError(PkgkmodError):
     exit_code = ExitCode.SOURCES_CHANGED
 
 
+class LockError(PkgkmodError):
+    """The inputs are not those that `pkgkmod.lock` pins."""
+
+    exit_code = ExitCode.LOCK
+
+
 class PluginError(PkgkmodError):
     """A plugin is missing, broken, or its settings are refused."""
 
@@ -139,6 +147,12 @@ class InputError(PkgkmodError):
     """A file given on the command line is missing or not what it should be."""
 
     exit_code = ExitCode.INPUT
+
+
+class DifferentError(PkgkmodError):
+    """A second build of the same inputs gave other bytes."""
+
+    exit_code = ExitCode.DIFFERENT
 
 
 class TimeLimitError(PkgkmodError):

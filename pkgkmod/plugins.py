@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from pkgkmod.command import Command, Completed, run
 from pkgkmod.errors import PkgkmodError, PluginError, did_you_mean
+from pkgkmod.jobserver import JobServer
 from pkgkmod.model.artifacts import Artifact, PackageFormat, Recipe
 from pkgkmod.model.job import Job
-from pkgkmod.model.kernel import Kernel
+from pkgkmod.model.kernel import Kernel, KernelOffer, PackageFile
 from pkgkmod.model.places import Places
 from pkgkmod.model.project import CheckLevel, Project
 from pkgkmod.progress import Progress
@@ -61,20 +62,29 @@ class Unit:
         return "_", "_"
 
 
+@dataclass(frozen=True)
 class SourceUnit(Unit):
-    """The sources of the project."""
+    """The sources of the project, or those that some targets have of their own."""
+
+    label: str = "_"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Sources are filed by their label."""
+        return self.label, "_"
 
 
 @dataclass(frozen=True)
 class KernelUnit(Unit):
-    """One kernel."""
+    """One kernel, and the sources that are built for it."""
 
     kernel: Kernel
+    label: str = "_"
 
     @property
     def key(self) -> tuple[str, str]:
-        """Results for a kernel serve all targets."""
-        return "_", self.kernel.uname_r
+        """Results for a kernel serve all targets that share the sources."""
+        return self.label, self.kernel.uname_r
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,8 @@ class Work(Generic[U_co]):
     draft: Draft
     workspace: Workspace
     progress: Progress
+    budget: JobServer | None = None
+    """The parallel jobs that all programs share."""
 
     @property
     def folder(self) -> Path:
@@ -123,7 +135,7 @@ class Work(Generic[U_co]):
 
     def run(self, command: Command) -> Completed:
         """Run a program; what it writes goes to the result's log."""
-        return run(command, log=self.draft.log, progress=self.progress)
+        return run(command, log=self.draft.log, progress=self.progress, jobs=self.budget)
 
 
 class Stage(Protocol[U_contra]):
@@ -182,12 +194,34 @@ class Builder(Protocol):
 
 
 class KernelSource(Protocol):
-    """A place where kernel build trees come from."""
+    """A place on this machine where kernel build trees lie."""
 
     name: str
 
     def kernels(self, settings: Mapping[str, Any], base: Path) -> Iterable[Kernel]:
         """Return the kernels it has; `settings` is the project's `[plugin.NAME]`."""
+
+
+@runtime_checkable
+class KernelArchive(Protocol):
+    """A place that serves kernels as packages; registered in the same group as KernelSource.
+
+    The store fetches the packages, checks their digests, and keeps what `unpack` makes of them.
+    """
+
+    name: str
+
+    def offers(
+        self, settings: Mapping[str, Any], base: Path, *, ask: bool, progress: Progress
+    ) -> Iterable[KernelOffer]:
+        """Return the kernels it serves, by what its index said last; `ask` asks it for a newer one.
+
+        An index that never was fetched is fetched. Raise KernelError if it cannot be had or its signature
+        is wrong.
+        """
+
+    def unpack(self, package: Path, file: PackageFile, offer: KernelOffer, destination: Path) -> None:
+        """Unpack a package, whose digest is right, so that DESTINATION/usr/... has its files; run nothing of it."""
 
 
 @functools.cache

@@ -53,6 +53,12 @@ class Progress:
     def amount(self, done: int, total: int) -> None:
         """The present step has done `done` of `total`."""
 
+    def matrix(self, cells: Sequence[tuple[str, str]]) -> None:
+        """The run that begins will settle these cells of a table: what each is about, and the stage."""
+
+    def cell(self, cell: tuple[str, str], state: str) -> None:
+        """A cell is running, done, skipped, kept, reused, failed or excluded."""
+
     def command(self, argv: Sequence[str], log: Path | None) -> None:
         """A program is started; shown when verbose."""
 

@@ -39,6 +39,15 @@ def digest(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file in one step: a reader sees the old one or the new one."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    Path(name).chmod(0o644)
+    Path(name).replace(file)
+
+
 class OutputFile(BaseModel):
     """A file of a result: enough to tell later whether it is still as it was saved."""
 
@@ -150,24 +159,25 @@ class Workspace:
 
     def find(self, stage: str, target: str, kernel: str, fingerprint: str) -> Result | None:
         """Return the result with this fingerprint, if there is one."""
-        found = self._read(self.place(stage, target, kernel, fingerprint))
+        found = self.read(self.place(stage, target, kernel, fingerprint))
         return found if found and found.fingerprint == fingerprint else None
 
     def newest(self, stage: str, target: str, kernel: str) -> Result | None:
         """Return the result of this stage, target and kernel that was finished last."""
         place = self.place(stage, target, kernel)
         found = (
-            [r for f in place.glob("*") if _KEPT_ASIDE not in f.name and (r := self._read(f))] if place.is_dir() else []
+            [r for f in place.glob("*") if _KEPT_ASIDE not in f.name and (r := self.read(f))] if place.is_dir() else []
         )
         return max(found, key=lambda result: result.finished, default=None)
 
     def all(self) -> list[Result]:
         """Return every result, ordered by stage, target and kernel."""
         folders = sorted(path.parent for path in self.results.glob(f"*/*/*/*/{RESULT_FILE}"))
-        return [r for folder in folders if _KEPT_ASIDE not in folder.name and (r := self._read(folder))]
+        return [r for folder in folders if _KEPT_ASIDE not in folder.name and (r := self.read(folder))]
 
     @staticmethod
-    def _read(folder: Path) -> Result | None:
+    def read(folder: Path) -> Result | None:
+        """Return the result in a folder, if it is one."""
         try:
             text = (folder / RESULT_FILE).read_text(encoding="utf-8")
             return Result.model_validate_json(text).model_copy(update={"folder": folder})
@@ -199,7 +209,6 @@ class Workspace:
     ) -> Result:
         """Make the draft a result, in one step; an older one with edits by hand is kept aside."""
         stage, target, kernel = key
-        place = self.place(stage, target, kernel, fingerprint)
         result = Result(
             stage=stage,
             target=target,
@@ -214,6 +223,16 @@ class Workspace:
             outputs=_describe(draft.folder),
             artifact=dict(artifact or {}),
         )
+        return self._place(draft, result)
+
+    def adopt(self, draft: Draft, made: Result, key: tuple[str, str, str]) -> Result:
+        """Make a copy of a result that was made elsewhere, and lies in the draft, a result of this workspace."""
+        stage, target, kernel = key
+        facts = {"stage": stage, "target": target, "kernel": kernel, "finished": time.time()}
+        return self._place(draft, made.model_copy(update={**facts, "outputs": _describe(draft.folder)}))
+
+    def _place(self, draft: Draft, result: Result) -> Result:
+        place = self.place(result.stage, result.target, result.kernel, result.fingerprint)
         text = result.model_dump_json(indent=1, exclude={"folder"})
         with (draft.folder / RESULT_FILE).open("w", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -228,7 +247,7 @@ class Workspace:
         """Take an older result out of the way; one that somebody edited is kept beside, not lost."""
         if not place.exists():
             return
-        older = self._read(place)
+        older = self.read(place)
         if older and older.state == "ok" and older.changed_files():
             place.rename(place.with_name(f"{place.name}{_KEPT_ASIDE}-{time.time_ns()}"))
             return
@@ -251,6 +270,7 @@ class Workspace:
                 shutil.rmtree(self._scratch_root(), ignore_errors=True)
                 yield
             finally:
+                shutil.rmtree(self._scratch_root(), ignore_errors=True)
                 # Explicitly: a forked child that still has the file open must not keep the lock.
                 fcntl.flock(file, fcntl.LOCK_UN)
 
@@ -273,5 +293,3 @@ class Workspace:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            if not any(root.iterdir()):
-                root.rmdir()

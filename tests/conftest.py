@@ -5,6 +5,21 @@ import pytest
 from tests.fixtures import machine
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_session(tmp_path_factory):
+    """Keep what module fixtures build out of the user's cache."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-of-the-session")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_the_test(tmp_path_factory, monkeypatch, _cache_of_the_session):
+    """Let every test begin with an empty cache: results of one must not serve another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def kernel():
     """The newest installed kernel headers of the series that the distribution's kernel sources have."""

@@ -29,7 +29,9 @@ COMMANDS = {
         "info_commands:kconfig",
         "List the kernel options of the sources, and where each value is from.",
     ),
-    "kernels": ("info_commands:kernels", "List the kernels that can be built for."),
+    "kernels": ("kernel_commands:kernels", "List, fetch and remove the kernels that can be built for."),
+    "lock": ("kernel_commands:lock", "Pin commit, patches and kernels in pkgkmod.lock."),
+    "rebuild": ("rebuild_command:rebuild", "Build again elsewhere, and compare every byte."),
     "distros": ("info_commands:distros", "List the distributions that can be targets."),
     "completion": ("info_commands:completion", "Print the completion script for a shell."),
 }

@@ -61,8 +61,9 @@ def with_sources(invocation: Invocation, given: Mapping[str, Any]) -> tuple[Invo
     The revision becomes a full commit id. They are to be written once they were imported. Where there is
     no project file yet, one is made, as ddiskit did.
     """
+    from pkgkmod.cachefolder import cache_folder
     from pkgkmod.config.write import record_source
-    from pkgkmod.sources.repository import cache_folder, resolve_source
+    from pkgkmod.sources.repository import resolve_source
 
     chosen = {key: invocation.settings.get(f"source.{key}") for key in ("repository", "revision", "directories")}
     if not invocation.config.exists():
@@ -114,24 +115,27 @@ def check_sources(invocation: Invocation) -> None:
 
     loaded = invocation.load()
     level = loaded.project.source.check
-    result = Workspace(loaded.folder).newest("prepare_sources", "_", "_")
-    if result is None or result.state != "ok":
+    workspace = Workspace(loaded.folder)
+    labels = list(dict.fromkeys(target.source_label for target in loaded.project.target)) or ["_"]
+    imported = [result for label in labels if (result := workspace.newest("prepare_sources", label, "_"))]
+    if not any(result.state == "ok" for result in imported):
         raise UsageError("no sources have been imported yet", hint="run `pkgkmod prepare_sources` first")
     if level == "off":
         click.echo("not checked: source.check is off")
         return
-    differences = tree_differences(result.folder, result.load(SourceTree))
-    if not differences:
-        click.echo(f"the imported files are those of {result.load(SourceTree).provenance.commit} plus patches")
-        return
-    if level == "fail":
-        raise SourcesChangedError(
-            f"{len(differences)} imported files are not what git and the patches say",
-            details="\n".join(differences),
-            hint="make a patch of the edits, or import again with `pkgkmod prepare_sources --force`",
-        )
-    for line in differences:
-        click.echo(line)
+    for result in imported:
+        tree = result.load(SourceTree)
+        differences = tree_differences(result.folder, tree)
+        if differences and level == "fail":
+            raise SourcesChangedError(
+                f"{len(differences)} imported files are not what git and the patches say",
+                details="\n".join(differences),
+                hint="make a patch of the edits, or import again with `pkgkmod prepare_sources --force`",
+            )
+        for line in differences:
+            click.echo(line)
+        if not differences:
+            click.echo(f"the imported files are those of {tree.provenance.commit} plus patches")
 
 
 def build_iso_of(files: tuple[Path, ...], invocation: Invocation) -> None:

@@ -1,4 +1,4 @@
-"""Commands that only tell: status, kernels, kconfig, distros, completion."""
+"""Commands that only tell: status, kconfig, distros, completion."""
 
 from __future__ import annotations
 
@@ -53,39 +53,6 @@ def status(ctx: click.Context, /, everything: bool, **given: Any) -> None:
             click.echo(f"       - {name}" + (f"  {human_size(size)}" if size else "/"))
 
 
-@click.group()
-def kernels() -> None:
-    """Show the kernels that can be built for."""
-
-
-@kernels.command("list")
-@command_options
-@click.pass_context
-def kernels_list(ctx: click.Context, /, **given: Any) -> None:
-    """List the kernels whose build trees are installed or lie in folders that the project names."""
-    from pkgkmod.kernels.select import available_kernels
-    from pkgkmod.model.project import Project, ProjectInfo
-
-    invocation: Invocation = ctx.obj.with_options(given)
-    if invocation.config.exists():
-        loaded = invocation.load()
-        project, base = loaded.project, loaded.folder
-    else:
-        project, base = Project(project=ProjectInfo(name="none")), invocation.config.absolute().parent
-    found = available_kernels(project, base)
-    if invocation.json_lines:
-        for kernel in found:
-            JsonLines().event(
-                "kernel", release=kernel.uname_r, arch=kernel.arch, source=kernel.source, tree=kernel.tree
-            )
-        return
-    rows = [[k.uname_r, k.arch, str(k.compiler or "not known"), k.source, str(k.tree)] for k in found]
-    if rows:
-        print_table(["KERNEL", "ARCH", "COMPILER", "FROM", "BUILD TREE"], rows)
-    else:
-        click.echo("no kernel build tree found; install kernel headers, or name folders in plugin.folder.paths")
-
-
 @click.command()
 @click.option("--kernel", metavar="RELEASE", help="Kernel whose .config answers; the newest of the targets if absent.")
 @command_options
@@ -100,14 +67,16 @@ def kconfig(ctx: click.Context, /, kernel: str | None, **given: Any) -> None:
 
     invocation: Invocation = ctx.obj.with_options({**given, "quiet": True})
     loaded = invocation.load()
-    jobs = resolve_jobs(loaded.project, loaded.folder, kernels=(kernel,) if kernel else ())
-    chosen = max((k for job in jobs for k in job.kernels), key=lambda k: k.release)
-    result = Workspace(loaded.folder).newest("prepare_sources", "_", "_")
+    jobs = resolve_jobs(loaded.project, loaded.folder, kernels=(kernel,) if kernel else ()).jobs
+    chosen, label = max(
+        ((k, job.source_label) for job in jobs for k in job.kernels), key=lambda found: found[0].release
+    )
+    result = Workspace(loaded.folder).newest("prepare_sources", label, "_")
     if result is None or result.state != "ok":
         raise UsageError("no sources have been imported yet", hint="run `pkgkmod prepare_sources` first")
     tree = result.folder / "tree"
     overridden = survey(loaded.project, tree).overridden
-    values = option_values(asked_options(tree), overridden, loaded.project, read_options(chosen.tree))
+    values = option_values(asked_options(tree), overridden, loaded.project, read_options(chosen.place))
     if invocation.json_lines:
         for value in values:
             JsonLines().event("option", name=value.name, value=value.value, origin=value.origin, files=value.files)

@@ -95,7 +95,7 @@ def init(ctx: click.Context, /, config: Path | None, **given: Any) -> None:
 
 def _git_identity() -> str | None:
     """Return the user's name and mail address as git knows them, if it does."""
-    from pkgkmod.command import capture
+    from pkgkmod.programs import capture
 
     name, mail = (capture("git", "config", "--global", f"user.{key}", home=Path.home()) for key in ("name", "email"))
     return f"{name} <{mail}>" if name and mail else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from pkgkmod.errors import did_you_mean
 
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
+    from pkgkmod.engine.execute import Outcome, Run
     from pkgkmod.engine.plan import Selection
-    from pkgkmod.model.job import Job
     from pkgkmod.progress import Progress
     from pkgkmod.workspace import Result
 
@@ -29,22 +30,42 @@ def run_stages(
     from pkgkmod.workspace import Workspace
 
     loaded = invocation.load()
-    selection = _select(loaded, stages, given, force)
-    workspace = Workspace(loaded.folder)
     progress = invocation.progress()
     _warn_of_absent_plugins(loaded, progress)
-    if given.get("dry_run"):
-        _print_plan(selection, workspace, invocation)
-        return
     try:
+        selection = select(loaded, stages, given, progress, force=force)
+        workspace = Workspace(loaded.folder)
+        if given.get("dry_run"):
+            _print_plan(selection, workspace, invocation)
+            return
         run = execute(selection, workspace, progress)
     finally:
         progress.close()
     made = [result for key, result in run.results.items() if key[0] in stages and _is_product(result, stages)]
     _copy_disk(loaded, made)
     _print_results(made, invocation, progress)
+    _print_sum(run, selection, progress)
     if run.failure:
         raise run.failure
+
+
+def _print_sum(run: Run, selection: Selection, progress: Progress) -> None:
+    """Say in one line what was done, and what was not done again."""
+    counts = Counter(run.outcomes.values())
+    kernels = {kernel.uname_r for job in selection.jobs for kernel in job.kernels}
+    over = f" over {len(kernels)} kernel{'s' if len(kernels) != 1 else ''}" if kernels else ""
+    words: dict[Outcome, str] = {
+        "done": "run",
+        "reused": "taken from the cache",
+        "skipped": "unchanged",
+        "kept": "edited by hand",
+    }
+    words |= {"failed": "failed", "excluded": "left out"}
+    parts = [f"{counts[outcome]} {word}" for outcome, word in words.items() if counts[outcome]]
+    if set(counts) == {"skipped"}:
+        progress.info(f"nothing to do: all {counts.total()} steps{over} are unchanged")
+    elif parts:
+        progress.info(f"{counts.total()} steps{over}: {', '.join(parts)}")
 
 
 def _warn_of_absent_plugins(loaded: Loaded, progress: Progress) -> None:
@@ -57,24 +78,56 @@ def _warn_of_absent_plugins(loaded: Loaded, progress: Progress) -> None:
         progress.warning(f"plugin.{name}: no plugin of that name; {hint}")
 
 
-def _select(loaded: Loaded, stages: Sequence[str], given: Mapping[str, Any], force: Sequence[str]) -> Selection:
+def select(
+    loaded: Loaded, stages: Sequence[str], given: Mapping[str, Any], progress: Progress, *, force: Sequence[str] = ()
+) -> Selection:
+    """Return what the command line asks for, with kernels fetched unless only the plan is wanted."""
+    from pkgkmod.engine.lock import read_lock
     from pkgkmod.engine.plan import Selection, needs_jobs
-    from pkgkmod.engine.resolve import resolve_jobs
+    from pkgkmod.engine.resolve import Resolved, chosen_targets, resolve_jobs
 
-    jobs: tuple[Job, ...] = ()
-    if needs_jobs(stages, loaded.project):
-        jobs = resolve_jobs(
-            loaded.project, loaded.folder, targets=given.get("target", ()), kernels=given.get("kernel", ())
+    project, base = loaded.project, loaded.folder
+    targets = chosen_targets(project.target, given.get("target", ()))
+    resolved = Resolved(())
+    lock = read_lock(base)
+    if lock:
+        lock.check_sources(project, base)
+    if needs_jobs(stages, project):
+        resolved = resolve_jobs(
+            project,
+            base,
+            targets=given.get("target", ()),
+            kernels=given.get("kernel", ()),
+            lock=lock,
+            fetch=not given.get("dry_run"),
+            progress=progress,
         )
-    return Selection(loaded.project, loaded.folder, jobs, tuple(stages), tuple(force))
+    return Selection(
+        project,
+        base,
+        resolved.jobs,
+        tuple(stages),
+        tuple(force),
+        targets=targets,
+        absent=resolved.absent,
+        fail_fast=not given.get("keep_going", True),
+    )
 
 
 def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) -> None:
     from pkgkmod.engine.plan import make_plan
+    from pkgkmod.kernels.provide import is_here
     from pkgkmod.progress import JsonLines
 
+    missing = {k.uname_r: k.offer for job in selection.jobs for k in job.kernels if k.offer and not is_here(k)}
+    for release, offer in missing.items():
+        if invocation.json_lines:
+            JsonLines().event("plan", stage="fetch", target="_", kernel=release, action="FETCH", reason=offer.archive)
+        else:
+            click.echo(f"{click.style('FETCH', fg='green')} kernel {release}: {human_size(offer.size)}")
     for decision in make_plan(selection, workspace):
         stage, target, kernel = decision.step.key
+        reason = "its kernel is not here yet" if kernel in missing else decision.reason
         if invocation.json_lines:
             JsonLines().event(
                 "plan",
@@ -82,11 +135,11 @@ def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) ->
                 target=target,
                 kernel=kernel,
                 action=decision.action,
-                reason=decision.reason,
+                reason=reason,
             )
         else:
-            colour = {"RUN": "green", "KEEP": "yellow"}.get(decision.action)
-            click.echo(f"{click.style(decision.action, fg=colour):4} {decision.step.title}: {decision.reason}")
+            colour = {"RUN": "green", "KEEP": "yellow", "REUSE": "cyan"}.get(decision.action)
+            click.echo(f"{click.style(f'{decision.action:5}', fg=colour)} {decision.step.title}: {reason}")
 
 
 def _is_product(result: Result, stages: Sequence[str]) -> bool:
@@ -147,7 +200,11 @@ _KERNEL = click.option("--kernel", multiple=True, metavar="RELEASE", help="Only 
 @_TARGET
 @_KERNEL
 @click.option("--from-source", is_flag=True, help="Compile inside rpmbuild and dpkg-buildpackage, as a farm does.")
-@click.option("-j", "--jobs", type=int, metavar="N", help="Parallel jobs of make.")
+@click.option("-j", "--jobs", type=int, metavar="N", help="Parallel jobs of all programs together.")
+@click.option(
+    "--keep-going/--fail-fast", default=True, help="When a kernel fails, finish the others (default), or stop."
+)
+@click.option("--no-reuse", is_flag=True, help="Build everything in this project, taking nothing from the cache.")
 @click.option("-f", "--force", is_flag=True, help="Run every stage although nothing changed.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan only, as `pkgkmod plan` does.")
 @command_options
@@ -157,6 +214,8 @@ def build(ctx: click.Context, /, **given: Any) -> None:
     from pkgkmod.engine.plan import default_stages
 
     settings: dict[str, Any] = {"build.from_source": True} if given["from_source"] else {}
+    if given["no_reuse"]:
+        settings["build.reuse"] = False
     if given["jobs"] is not None:
         settings["build.jobs"] = given["jobs"]
     ctx.find_root().obj = invocation = ctx.obj.with_options(given).with_settings(settings)

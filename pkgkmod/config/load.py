@@ -94,6 +94,20 @@ def load(
     return Loaded(validate(values, place, name), origins, path)
 
 
+def load_settings(overrides: Sequence[str] = ()) -> Project:
+    """Return what the machine's and the user's files say, for commands that need no project file."""
+    mistakes: list[Mistake] = []
+    layers = [*user_layers(mistakes), *(layer for text in overrides if (layer := override_layer(text, mistakes)))]
+    raise_all(mistakes, "the settings")
+    values, origins = merge(layers)
+    values.setdefault("project", {}).setdefault("name", "none")
+
+    def place(key: KeyPath, missing: bool) -> str:
+        return str(next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), Origin(BUILT_IN)))
+
+    return validate(values, place, "the settings")
+
+
 def validate(values: Mapping[str, Any], place: PlaceOf, name: str) -> Project:
     """Return the project that `values` describe; raise ConfigError with all mistakes.
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
 from typing import Literal
 
-from pkgkmod.engine.plan import Action, Decision, Key, Selection, Step, decide, make_plan
+from pkgkmod import resultcache
+from pkgkmod.command import allow_all, stop_all
+from pkgkmod.engine.plan import Action, Decision, Key, Selection, Step, decide, make_steps
 from pkgkmod.errors import PartialError, PkgkmodError, SourcesChangedError
-from pkgkmod.plugins import JobUnit, KernelUnit, Work
+from pkgkmod.jobserver import JobServer, is_memory_short, sensible_jobs
+from pkgkmod.kernels.store import Store
+from pkgkmod.plugins import JobUnit, KernelUnit, SourceUnit, Work
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import LOG_FILE, Result, Workspace
 
-Outcome = Literal["done", "skipped", "kept", "failed", "excluded"]
-_OUTCOMES: Mapping[Action, Outcome] = {"RUN": "done", "SKIP": "skipped", "KEEP": "kept"}
+Outcome = Literal["done", "skipped", "kept", "reused", "failed", "excluded"]
+_OUTCOMES: Mapping[Action, Outcome] = {"RUN": "done", "SKIP": "skipped", "KEEP": "kept", "REUSE": "reused"}
+_PATIENCE = 0.2
+"""Seconds to wait for a job or the end of a step before looking again."""
 
 
 @dataclass
@@ -25,11 +33,14 @@ class Run:
     tokens: dict[Key, str] = field(default_factory=dict)
     outcomes: dict[Key, Outcome] = field(default_factory=dict)
     errors: dict[Key, PkgkmodError] = field(default_factory=dict)
+    absent: dict[str, PkgkmodError] = field(default_factory=dict)
+    """What is wrong with the kernels that could not be had, by release."""
 
     @property
-    def failed_kernels(self) -> frozenset[str]:
-        """Releases of the kernels for which no modules could be had."""
-        return frozenset(key[2] for key in self.errors if isinstance(self.steps[key].unit, KernelUnit))
+    def failed_kernels(self) -> frozenset[tuple[str, str]]:
+        """Labels of the sources, and releases of the kernels, for which no modules could be had."""
+        units = [self.steps[key].unit for key, outcome in self.outcomes.items() if outcome in ("failed", "excluded")]
+        return frozenset(unit.key for unit in units if isinstance(unit, KernelUnit))
 
     @property
     def made(self) -> list[Key]:
@@ -40,50 +51,183 @@ class Run:
     @property
     def failure(self) -> PkgkmodError | None:
         """What to raise in the end: the step's own error if nothing was made, PartialError if something was."""
-        if not self.errors:
+        if not self.errors and not self.absent:
             return None
-        errors = list(self.errors.values())
+        errors = [*self.absent.values(), *self.errors.values()]
         if not self.made and len({error.exit_code for error in errors}) == 1:
             return errors[0] if len(errors) == 1 else _together(errors[0], self)
         return PartialError(
-            f"{len(errors)} of {len(self.outcomes)} steps failed" + ("; the others stand" if self.made else ""),
+            _count(self) + ("; the others stand" if self.made else ""),
             details=_listing(self),
             hint="correct what is named above and run the same command again: only what failed is done again",
         )
 
 
 def execute(selection: Selection, workspace: Workspace, progress: Progress) -> Run:
-    """Make what is asked for, and return what came of each step; failures are in `Run.failure`."""
-    with workspace.locked(progress):
-        run = Run()
-        for planned in make_plan(selection, workspace):
-            _take_step(planned, selection, workspace, progress, run)
-    return run
+    """Make what is asked for, and return what came of each step; failures are in `Run.failure`.
+
+    Steps run side by side within one budget of jobs. On Ctrl-C all programs are killed; what was finished stays.
+    """
+    with workspace.locked(progress), Store().in_use():
+        steps = {step.key: step for step in make_steps(selection)}
+        execution = _Execution(selection, workspace, progress, steps)
+        try:
+            execution.finish()
+        except BaseException:
+            stop_all()
+            raise
+        finally:
+            execution.close()
+            allow_all()
+    return execution.run
 
 
-def _take_step(planned: Decision, selection: Selection, workspace: Workspace, progress: Progress, run: Run) -> None:
-    key = planned.step.key
-    run.steps[key] = planned.step
-    step = _without_failed(planned.step, run)
-    if step is None:
-        run.outcomes[key] = "excluded"
-        progress.info(f"left out: {planned.step.title}: what it needs failed")
-        return
-    try:
-        inputs = {run.steps[need].title: run.tokens[need] for _, need in step.needs}
-        decision = decide(step, inputs, workspace, forced=step.stage.name in selection.force)
-        if decision.action == "KEEP":
-            _tell_kept(decision, progress)
-        run.results[key] = decision.result or _run_stage(decision, run, workspace, progress)
-    except PkgkmodError as error:
-        run.outcomes[key] = "failed"
-        run.errors[key] = error
-        progress.event("failed", stage=key[0], target=key[1], kernel=key[2], reason=error.brief)
-        return
-    run.tokens[key] = decision.token
-    run.outcomes[key] = _OUTCOMES[decision.action]
-    if decision.action == "SKIP":
-        progress.info(f"SKIP {step.title}: {decision.reason}")
+class _Execution:
+    """The steps that are still to be taken, those under way, and what came of the others."""
+
+    def __init__(self, selection: Selection, workspace: Workspace, progress: Progress, steps: dict[Key, Step]) -> None:
+        self.selection = selection
+        self.workspace = workspace
+        self.progress = progress
+        self.run = Run(absent=dict(selection.absent))
+        self.waiting = dict(steps)
+        self.ready: dict[Key, Decision] = {}
+        self.under_way: set[Key] = set()
+        self.ended: SimpleQueue[tuple[Decision, Result | BaseException]] = SimpleQueue()
+        self.budget = JobServer(sensible_jobs(selection.project.build.jobs))
+        self.workers = ThreadPoolExecutor(self.budget.jobs)
+        self.urgency = urgencies(steps, workspace)
+        progress.matrix([step.cell for step in steps.values()])
+
+    def close(self) -> None:
+        """Wait until all workers are done, and give the budget up."""
+        self.workers.shutdown(cancel_futures=True)
+        self.budget.close()
+
+    def finish(self) -> None:
+        """Take all steps."""
+        self._look_for_ready()
+        while self.ready or self.under_way:
+            if self.under_way and (not self.ready or is_memory_short()):
+                self._take_in(block=True)
+            elif self.budget.take(_PATIENCE):
+                self._start(max(self.ready, key=lambda key: self.urgency[key]))
+            while self._take_in(block=False):
+                pass
+
+    def _look_for_ready(self) -> None:
+        """Decide about the steps whose inputs are settled; those that need no run are settled at once."""
+        settled = True
+        while settled:
+            settled = False
+            for key, step in list(self.waiting.items()):
+                if all(need in self.run.outcomes for _, need in step.needs):
+                    del self.waiting[key]
+                    settled = self._settle(step) or settled
+
+    def _settle(self, step: Step) -> bool:
+        """Return True if nothing has to run for the step; otherwise it becomes ready to be started."""
+        key, run = step.key, self.run
+        run.steps[key] = step
+        reduced = _without_failed(step, run)
+        if reduced is None or (run.errors and self.selection.fail_fast):
+            self._note(key, "excluded")
+            why = "what it needs failed" if reduced is None else "another step failed"
+            self.progress.info(f"left out: {step.title}: {why}")
+            return True
+        try:
+            inputs = {run.steps[need].title: run.tokens[need] for _, need in reduced.needs}
+            forced = reduced.stage.name in self.selection.force
+            decision = decide(reduced, inputs, self.workspace, forced=forced, reuse=self.selection.project.build.reuse)
+            if decision.action == "KEEP":
+                _tell_kept(decision, self.progress)
+            result = decision.result
+            if decision.action == "REUSE" and result:
+                result = resultcache.take(result, self.workspace, key)
+        except PkgkmodError as error:
+            self._fail(key, error)
+            return True
+        if result is None:
+            self.ready[key] = replace(decision, action="RUN")
+            return False
+        self._succeed(decision, result)
+        return True
+
+    def _start(self, key: Key) -> None:
+        decision = self.ready.pop(key)
+        self.under_way.add(key)
+        self.progress.cell(decision.step.cell, "running")
+        # The results of steps that are under way are not needed by it, so a copy of the inputs is all it sees.
+        inputs: dict[str, tuple[Result, ...]] = {}
+        for kind, need in decision.step.needs:
+            inputs[kind] = (*inputs.get(kind, ()), self.run.results[need])
+        self.workers.submit(self._work, decision, inputs)
+
+    def _work(self, decision: Decision, inputs: Mapping[str, tuple[Result, ...]]) -> None:
+        """Run a stage, in a thread of its own."""
+        try:
+            ended: Result | BaseException = _run_stage(decision, inputs, self.workspace, self.progress, self.budget)
+        except BaseException as error:
+            ended = error
+        self.ended.put((decision, ended))
+        self.budget.give_back()
+
+    def _take_in(self, *, block: bool) -> bool:
+        """Note how a step ended, if one has; what it made room for becomes ready."""
+        try:
+            decision, ended = self.ended.get(block, _PATIENCE)
+        except Empty:
+            return False
+        key = decision.step.key
+        self.under_way.discard(key)
+        if isinstance(ended, PkgkmodError):
+            self._fail(key, ended)
+        elif isinstance(ended, BaseException):
+            raise ended
+        else:
+            self._succeed(decision, ended)
+        self._look_for_ready()
+        return True
+
+    def _fail(self, key: Key, error: PkgkmodError) -> None:
+        self.run.errors[key] = error
+        self._note(key, "failed")
+        self.progress.event("failed", stage=key[0], target=key[1], kernel=key[2], reason=error.brief)
+        if self.selection.fail_fast:
+            for other in list(self.ready):
+                del self.ready[other]
+                self._note(other, "excluded")
+
+    def _succeed(self, decision: Decision, result: Result) -> None:
+        key = decision.step.key
+        self.run.results[key] = result
+        self.run.tokens[key] = decision.token
+        self._note(key, _OUTCOMES[decision.action])
+
+    def _note(self, key: Key, outcome: Outcome) -> None:
+        self.run.outcomes[key] = outcome
+        step = self.run.steps[key]
+        self.progress.cell(step.cell, outcome)
+        if outcome in ("skipped", "reused"):
+            self.progress.event(outcome, stage=key[0], target=key[1], kernel=key[2])
+
+
+def urgencies(steps: Mapping[Key, Step], workspace: Workspace) -> dict[Key, float]:
+    """Return, for each step, how many seconds of work hang on it, itself included: the longest chain goes first.
+
+    What was done before is taken to last as long as it did then.
+    """
+    seconds = {key: _expected_seconds(step, workspace) for key, step in steps.items()}
+    urgency = dict(seconds)
+    for key in reversed(list(steps)):  # takers come behind what they take
+        for _, need in steps[key].needs:
+            urgency[need] = max(urgency[need], seconds[need] + urgency[key])
+    return urgency
+
+
+def _expected_seconds(step: Step, workspace: Workspace) -> float:
+    before = workspace.newest(*step.key)
+    return before.seconds if before else 20.0 if isinstance(step.unit, KernelUnit) else 1.0
 
 
 def _tell_kept(decision: Decision, progress: Progress) -> None:
@@ -106,7 +250,8 @@ def _without_failed(step: Step, run: Run) -> Step | None:
     needs = tuple((kind, key) for kind, key in step.needs if key in run.results)
     unit = step.unit
     if isinstance(unit, JobUnit):
-        kernels = tuple(k for k in unit.job.kernels if k.uname_r not in run.failed_kernels)
+        label, failed = unit.job.source_label, run.failed_kernels
+        kernels = tuple(k for k in unit.job.kernels if (label, k.uname_r) not in failed)
         if not kernels:
             return None
         unit = replace(unit, job=unit.job.with_kernels(kernels))
@@ -115,12 +260,15 @@ def _without_failed(step: Step, run: Run) -> Step | None:
     return replace(step, needs=needs, unit=unit)
 
 
-def _run_stage(decision: Decision, run: Run, workspace: Workspace, progress: Progress) -> Result:
+def _run_stage(
+    decision: Decision,
+    inputs: Mapping[str, tuple[Result, ...]],
+    workspace: Workspace,
+    progress: Progress,
+    budget: JobServer,
+) -> Result:
     """Run a stage and save what it made; a failure is saved, too, with its log."""
     step = decision.step
-    inputs: dict[str, tuple[Result, ...]] = {}
-    for kind, key in step.needs:
-        inputs[kind] = (*inputs.get(kind, ()), run.results[key])
     facts: Mapping[str, object] = {
         "key": step.key,
         "fingerprint": decision.fingerprint,
@@ -128,7 +276,7 @@ def _run_stage(decision: Decision, run: Run, workspace: Workspace, progress: Pro
         "inputs": decision.inputs,
     }
     with workspace.draft() as draft, progress.step(step.title):
-        work = Work(step.unit, inputs, draft, workspace, progress)
+        work = Work(step.unit, inputs, draft, workspace, progress, budget)
         try:
             artifact = step.stage.run(work)
         except PkgkmodError as error:
@@ -136,7 +284,20 @@ def _run_stage(decision: Decision, run: Run, workspace: Workspace, progress: Pro
                 error.log = workspace.place(*step.key, decision.fingerprint) / LOG_FILE
             workspace.save(draft, **facts, state="failed", reason=error.brief)  # type: ignore[arg-type]
             raise
-        return workspace.save(draft, **facts, state="ok", artifact=artifact.model_dump())  # type: ignore[arg-type]
+        result = workspace.save(draft, **facts, state="ok", artifact=artifact.model_dump())  # type: ignore[arg-type]
+        if step.unit.project.build.reuse and not isinstance(step.unit, SourceUnit):
+            resultcache.remember(result)
+        return result
+
+
+def _count(run: Run) -> str:
+    kernels = {run.steps[key].unit.key for key in run.errors if isinstance(run.steps[key].unit, KernelUnit)}
+    failed = [f"{len(run.errors)} of {len(run.outcomes)} steps failed"] if run.errors else []
+    if run.absent:
+        failed.append(f"{len(run.absent)} kernel{'s' if len(run.absent) > 1 else ''} could not be had")
+    elif len(kernels) > 1:
+        failed[0] += f", for {len(kernels)} kernels"
+    return " and ".join(failed)
 
 
 def _together(first: PkgkmodError, run: Run) -> PkgkmodError:
@@ -144,7 +305,7 @@ def _together(first: PkgkmodError, run: Run) -> PkgkmodError:
 
 
 def _listing(run: Run) -> str:
-    lines = []
+    lines = [f"kernel {release}: {error.brief}" for release, error in run.absent.items()]
     for key, error in run.errors.items():
         lines.append(f"{run.steps[key].title}: {error.brief}")
         lines += [f"    {line}" for line in error.details.splitlines()[:6]]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pkgkmod.errors import PluginError, UsageError
+from pkgkmod.errors import PkgkmodError, PluginError, UsageError
 from pkgkmod.model.job import Job
-from pkgkmod.model.project import Project
+from pkgkmod.model.project import Project, Target
 from pkgkmod.plugins import (
     STAGES,
     JobUnit,
@@ -21,9 +21,10 @@ from pkgkmod.plugins import (
     load,
     registered,
 )
+from pkgkmod.resultcache import finished_before
 from pkgkmod.workspace import Result, Workspace, digest
 
-Action = Literal["RUN", "SKIP", "KEEP"]
+Action = Literal["RUN", "SKIP", "KEEP", "REUSE"]
 Key = tuple[str, str, str]  # stage, target, kernel
 
 
@@ -45,6 +46,12 @@ class Step:
         """How the step is called in plans and progress: STAGE [TARGET/KERNEL]."""
         where = "/".join(part for part in self.unit.key if part != "_")
         return f"{self.stage.name} {where}".rstrip()
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        """Row and column of the step in a table: what it is about, and the stage."""
+        target, kernel = self.unit.key
+        return (kernel if kernel != "_" else target if target != "_" else "", self.stage.name)
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,12 @@ class Selection:
     stages: tuple[str, ...]
     force: tuple[str, ...] = ()
     """Stages that run although nothing changed."""
+    targets: tuple[Target, ...] = ()
+    """The targets that were chosen; all of the project's if there are none."""
+    absent: Mapping[str, PkgkmodError] = field(default_factory=dict)
+    """What is wrong with the kernels that could not be had, by release."""
+    fail_fast: bool = False
+    """Start nothing more once something failed."""
 
 
 def default_stages() -> tuple[str, ...]:
@@ -124,12 +137,18 @@ def _chain(selection: Selection) -> list[Stage[Any]]:
 def _units(stage: Stage[Any], selection: Selection) -> Iterator[Unit]:
     project, base = selection.project, selection.base
     if stage.scope == "source":
-        yield SourceUnit(project, base)
+        targets = [job.target for job in selection.jobs] or selection.targets or project.target
+        labels = {target.source_label: project.for_target(target) for target in targets} or {"_": project}
+        yield from (SourceUnit(own, base, label) for label, own in labels.items())
     elif stage.scope == "kernel":
-        kernels = {kernel.uname_r: kernel for job in selection.jobs for kernel in job.kernels}
-        yield from (KernelUnit(project, base, kernel) for kernel in kernels.values())
+        units = {
+            (job.source_label, kernel.uname_r): KernelUnit(job.project, base, kernel, job.source_label)
+            for job in selection.jobs
+            for kernel in job.kernels
+        }
+        yield from units.values()
     elif stage.scope == "job":
-        yield from (JobUnit(project, base, job) for job in selection.jobs)
+        yield from (JobUnit(job.project, base, job) for job in selection.jobs)
     else:
         yield ProjectUnit(project, base, selection.jobs)
 
@@ -143,23 +162,38 @@ def _needs(stage: Stage[Any], unit: Unit, project: Project, known: Iterable[Step
 
 def _concerns(made: Unit, taker: Unit) -> bool:
     """Tell whether what was made for one unit is an input of another."""
+    if isinstance(made, JobUnit) and isinstance(taker, JobUnit):
+        return made.key == taker.key
+    if isinstance(made, SourceUnit | KernelUnit):
+        label = taker.label if isinstance(taker, SourceUnit | KernelUnit) else _label_of(taker)
+        if label not in (None, made.label):
+            return False
     if isinstance(made, KernelUnit) and isinstance(taker, KernelUnit):
         return made.kernel.uname_r == taker.kernel.uname_r
     if isinstance(made, KernelUnit) and isinstance(taker, JobUnit):
         return made.kernel in taker.job.kernels
-    if isinstance(made, JobUnit) and isinstance(taker, JobUnit):
-        return made.key == taker.key
     return True
 
 
-def decide(step: Step, inputs: Mapping[str, str], workspace: Workspace, *, forced: bool = False) -> Decision:
-    """Decide whether a step has to run; `inputs` maps the title of each needed step to its token."""
-    ingredients = {"version": step.stage.version, **step.stage.ingredients(step.unit)}
+def _label_of(unit: Unit) -> str | None:
+    return unit.job.source_label if isinstance(unit, JobUnit) else None
+
+
+def decide(
+    step: Step, inputs: Mapping[str, str], workspace: Workspace, *, forced: bool = False, reuse: bool = True
+) -> Decision:
+    """Decide whether a step has to run; `inputs` maps the title of each needed step to its token.
+
+    `reuse` allows results that were made of the same inputs in another project, or before this workspace.
+    """
+    ingredients = {"version": step.stage.version, "unit": step.unit.key, **step.stage.ingredients(step.unit)}
     fingerprint = digest({"stage": step.stage.name, "ingredients": ingredients, "inputs": dict(inputs)})
     found = workspace.find(*step.key, fingerprint)
     action: Action = "RUN"
     token = fingerprint
-    if found and found.state == "ok" and not forced:
+    if forced:
+        reason = "asked for"
+    elif found and found.state == "ok":
         changed = found.changed_files()
         if not changed:
             action, reason = "SKIP", "unchanged"
@@ -168,12 +202,13 @@ def decide(step: Step, inputs: Mapping[str, str], workspace: Workspace, *, force
             token = digest([fingerprint, found.content_digest()])
         else:
             reason = f"damaged: {_listed(changed)}"
-    elif forced:
-        reason = "asked for"
-    elif found:
-        reason = "failed before"
     else:
-        reason = _what_changed(workspace.newest(*step.key), ingredients, inputs)
+        reason = "failed before" if found else _what_changed(workspace.newest(*step.key), ingredients, inputs)
+    # An import from git is as quick as a copy.
+    if action == "RUN" and not forced and reuse and not isinstance(step.unit, SourceUnit):
+        found = finished_before(step.stage.name, fingerprint)
+        if found:
+            action, reason = "REUSE", "made of the same inputs before"
     return Decision(step, action, reason, fingerprint, ingredients, inputs, token, found if action != "RUN" else None)
 
 
@@ -200,7 +235,8 @@ def make_plan(selection: Selection, workspace: Workspace) -> tuple[Decision, ...
     for step in make_steps(selection):
         inputs = {decisions[key].step.title: decisions[key].token for _, key in step.needs}
         forced = step.stage.name in selection.force
-        decisions[step.key] = decide(step, inputs, workspace, forced=forced)
+        reuse = selection.project.build.reuse
+        decisions[step.key] = decide(step, inputs, workspace, forced=forced, reuse=reuse)
     return tuple(decisions.values())
 
 

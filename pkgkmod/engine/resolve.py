@@ -1,50 +1,92 @@
-"""From a project to its jobs: every target's kernels found, grouped as the distribution says."""
+"""From a project to its jobs: every target's kernels found, fetched, and grouped as the distribution says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pkgkmod.data.distros import find_distro
-from pkgkmod.errors import ConfigError, UsageError, did_you_mean
-from pkgkmod.kernels.select import available_kernels, select_kernels
+from pkgkmod.engine.lock import Lock
+from pkgkmod.errors import ConfigError, PkgkmodError, UsageError, did_you_mean
+from pkgkmod.kernels.provide import provide_kernels
+from pkgkmod.kernels.select import Found, available_kernels, in_order, select_kernels
 from pkgkmod.model.distro import Distro
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.project import Project, Target
+from pkgkmod.progress import Progress
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The jobs of a project, and the kernels that could not be had, by release."""
+
+    jobs: tuple[Job, ...]
+    absent: Mapping[str, PkgkmodError] = field(default_factory=dict)
 
 
 def resolve_jobs(
-    project: Project, base: Path, *, targets: Sequence[str] = (), kernels: Sequence[str] = ()
-) -> tuple[Job, ...]:
+    project: Project,
+    base: Path,
+    *,
+    targets: Sequence[str] = (),
+    kernels: Sequence[str] = (),
+    lock: Lock | None = None,
+    fetch: bool = True,
+    progress: Progress | None = None,
+) -> Resolved:
     """Return the jobs of a project, or of the named targets; `kernels` narrows each target to some.
 
-    Raise ConfigError for an unknown distribution, KernelError for a kernel that is not there,
+    With `lock`, the kernels are those that it pins. With `fetch`, kernels of archives are fetched.
+    Raise ConfigError for an unknown distribution, KernelError for a kernel that nobody has,
     UsageError for a target or kernel that the project does not have.
     """
+    progress = progress or Progress()
+    wanted = wanted_kernels(project, base, targets=targets, lock=lock, progress=progress)
+    chosen = {target: _narrowed(found, kernels) for target, found in wanted.items()}
+    if kernels and not any(chosen.values()):
+        raise UsageError(
+            f"no target builds for {', '.join(kernels)}",
+            hint="the kernels of a target stand in its [[target]] table; see `pkgkmod plan`",
+        )
+    distinct = in_order({kernel.uname_r: kernel for found in chosen.values() for kernel in found}.values())
+    ready, absent = provide_kernels(distinct, project.build, fetch=fetch, progress=progress)
+    if absent and not ready:
+        raise next(iter(absent.values()))
+    jobs: list[Job] = []
+    for target, found in chosen.items():
+        present = tuple(ready[kernel.uname_r] for kernel in found if kernel.uname_r in ready)
+        if present:
+            jobs += _group(project.for_target(target), target, find_distro(target.distro), present)
+    return Resolved(tuple(jobs), absent)
+
+
+def wanted_kernels(
+    project: Project,
+    base: Path,
+    *,
+    targets: Sequence[str] = (),
+    lock: Lock | None = None,
+    ask: bool = False,
+    prefer_archives: bool = False,
+    progress: Progress | None = None,
+) -> dict[Target, tuple[Found, ...]]:
+    """Return the kernels that each target means, wherever they are."""
     if not project.target:
         raise ConfigError(
             "the project has no target",
             hint='add one to pkgkmod.toml: [[target]] with distro = "el9" and kernels = ["newest"]',
         )
-    available = available_kernels(project, base)
-    jobs: list[Job] = []
-    for target in _chosen(project.target, targets):
-        distro = find_distro(target.distro)
-        selected = select_kernels(target.kernels, available)
-        if kernels:
-            selected = tuple(k for k in selected if k in select_kernels(kernels, available))
-        if selected:
-            jobs += _group(project, target, distro, selected)
-    if not jobs:
-        raise UsageError(
-            f"no target builds for {', '.join(kernels)}",
-            hint="the kernels of a target stand in its [[target]] table; see `pkgkmod plan`",
-        )
-    return tuple(jobs)
+    chosen = chosen_targets(project.target, targets)
+    if lock:
+        return lock.kernels(chosen, project, base)
+    available = available_kernels(project, base, ask=ask, prefer_archives=prefer_archives, progress=progress)
+    return {target: select_kernels(target.kernels, available) for target in chosen}
 
 
-def _chosen(targets: tuple[Target, ...], names: Sequence[str]) -> tuple[Target, ...]:
+def chosen_targets(targets: tuple[Target, ...], names: Sequence[str]) -> tuple[Target, ...]:
+    """Return the targets of these names, or all; raise UsageError for a name that no target has."""
     known = [target.id for target in targets]
     for name in names:
         if name not in known:
@@ -53,6 +95,23 @@ def _chosen(targets: tuple[Target, ...], names: Sequence[str]) -> tuple[Target, 
                 hint=did_you_mean(name, known) or f"it has: {', '.join(known)}",
             )
     return tuple(target for target in targets if not names or target.id in names)
+
+
+def _narrowed(found: tuple[Found, ...], patterns: Sequence[str]) -> tuple[Found, ...]:
+    if not patterns:
+        return found
+    names = [kernel.uname_r for kernel in found]
+    chosen = {
+        kernel.uname_r for pattern in patterns for kernel in _select_or_none(pattern, found) if kernel.uname_r in names
+    }
+    return tuple(kernel for kernel in found if kernel.uname_r in chosen)
+
+
+def _select_or_none(pattern: str, found: tuple[Found, ...]) -> tuple[Found, ...]:
+    try:
+        return select_kernels((pattern,), found)
+    except PkgkmodError:
+        return ()
 
 
 def _group(project: Project, target: Target, distro: Distro, kernels: tuple[Kernel, ...]) -> list[Job]:

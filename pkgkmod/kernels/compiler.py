@@ -5,20 +5,23 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pkgkmod.command import SYSTEM_PATH, capture
 from pkgkmod.data import package_of_tool
 from pkgkmod.errors import CompilerError
+from pkgkmod.kernels.roots import stamp
 from pkgkmod.model.kernel import Compiler, Kernel
+from pkgkmod.programs import SYSTEM_PATH, capture, tool_stamp
 
 
 def find_compiler(kernel: Kernel, *, any_compiler: bool = False) -> Path:
-    """Return the installed compiler that built `kernel`.
+    """Return the compiler that built `kernel`, in the kernel's build root if it has one.
 
     With `any_compiler`, one of the same family but another major version will do where the right one
     is missing. Raise CompilerError otherwise: a module of another compiler may not compile, and may
     not load where the kernel uses compiler plugins.
     """
     wanted = kernel.compiler or Compiler("gcc", 0, "")
+    if kernel.root:
+        return Path("/usr/bin", f"{wanted.family}-{wanted.major}")
     exact = shutil.which(f"{wanted.family}-{wanted.major}", path=SYSTEM_PATH)
     if exact:
         return Path(exact)
@@ -34,6 +37,14 @@ def find_compiler(kernel: Kernel, *, any_compiler: bool = False) -> Path:
         if plain
         else package_of_tool(wanted.family),
     )
+
+
+def compiler_stamps(kernel: Kernel, *, any_compiler: bool = False) -> dict[str, str]:
+    """Return what identifies the programs that compile and link for a kernel, for fingerprints."""
+    compiler = find_compiler(kernel, any_compiler=any_compiler)
+    if kernel.root:
+        return {"compiler": f"{compiler} of {stamp(kernel.root)}"}
+    return {"compiler": tool_stamp(str(compiler)), "linker": tool_stamp("ld")}
 
 
 def _major(compiler: str) -> int:

@@ -6,38 +6,70 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pkgkmod.data.arches import machine_of
 from pkgkmod.errors import KernelError
-from pkgkmod.model.kernel import Compiler, Kernel, KernelRelease
+from pkgkmod.model.kernel import Compiler, Kernel, KernelOffer, KernelRelease, Mount, seen_at
 
 _OPTION = re.compile(r"^CONFIG_([A-Za-z0-9_]+)=(.*)$", re.MULTILINE)
 _UTS_RELEASE = re.compile(r'#define UTS_RELEASE "([^"]+)"')
 # Debian's header packages: `include /usr/src/linux-headers-6.1.0-56-common/Makefile`
 _INCLUDED = re.compile(r"^include (/\S+)/Makefile$", re.MULTILINE)
-_COMPILER = re.compile(r"(?:.*[^a-z])?(gcc|clang)\b", re.IGNORECASE)
 
 
-def read_kernel(tree: Path, source: str) -> Kernel:
-    """Read the build tree in `tree`; raise KernelError that says what is missing in it."""
+def read_kernel(tree: Path, source: str, *, mounts: tuple[Mount, ...] = (), offer: KernelOffer | None = None) -> Kernel:
+    """Read the build tree in `tree`; raise KernelError that says what is missing in it.
+
+    With `mounts`, `tree` is the path it was packaged for, and the files lie where the mounts say.
+    """
     tree = Path(os.path.abspath(tree))
-    options = read_options(tree)
-    makefile = _read(tree / "Makefile")
-    needs = tuple(Path(found) for found in _INCLUDED.findall(makefile))
+    place = seen_at(tree, mounts)
+    if not mounts:
+        tree, mounts = _unpacked(place)
+    options = read_options(place)
+    needs = _included(place)
     for folder in needs:
-        if not (folder / "Makefile").is_file():
-            raise KernelError(f"the kernel build tree {tree} includes {folder}, which is not there")
+        if not (seen_at(folder, mounts) / "Makefile").is_file():
+            raise KernelError(f"the kernel build tree {place} includes {folder}, which is not there")
     return Kernel(
-        release=_release(tree),
-        arch=_arch(options, tree),
+        release=_release(place),
+        arch=_arch(options, place),
         tree=tree,
         source=source,
-        identity=_identity((tree, *needs)),
+        identity=offer.identity if offer else _identity(tuple(seen_at(path, mounts) for path in (tree, *needs))),
         compiler=_compiler(options),
         also_needs=needs,
+        mounts=mounts,
+        offer=offer,
     )
+
+
+def packaged_folders(root: Path) -> Iterator[Mount]:
+    """Return the folders of unpacked header packages below `root`, and the paths they were packaged for.
+
+    These are what distributions put below /usr/src, and kbuild's programs, which Debian puts below /usr/lib.
+    """
+    for pattern in ("usr/src/kernels/*", "usr/src/*", "usr/lib/linux-kbuild-*"):
+        for folder in sorted(root.glob(pattern)):
+            if folder.is_dir() and not folder.is_symlink() and folder != root / "usr/src/kernels":
+                yield Mount(folder, Path("/", folder.relative_to(root)))
+
+
+def _unpacked(place: Path) -> tuple[Path, tuple[Mount, ...]]:
+    """Tell the path and the mounts of a tree that was unpacked with its path (`dpkg-deb -x`), not installed.
+
+    It is used where it lies if it needs nothing else.
+    """
+    root = next((parent.parents[1] for parent in place.parents if parent.parts[-2:] == ("usr", "src")), Path("/"))
+    if root == Path("/") or not _included(place):
+        return place, ()
+    return Path("/", place.relative_to(root)), tuple(packaged_folders(root))
+
+
+def _included(place: Path) -> tuple[Path, ...]:
+    return tuple(Path(found) for found in _INCLUDED.findall(_read(place / "Makefile")))
 
 
 def _read(path: Path) -> str:
@@ -90,16 +122,21 @@ def _identity(folders: tuple[Path, ...]) -> str:
         for name in (".config", "Module.symvers", "Makefile", "include/generated/utsversion.h"):
             if (folder / name).is_file():
                 total.update((folder / name).read_bytes())
-        entries = []
-        stack = [str(folder)]
-        while stack:
-            with os.scandir(stack.pop()) as found:
-                for entry in found:
-                    if entry.is_dir(follow_symlinks=False):
-                        stack.append(entry.path)
-                    else:
-                        facts = entry.stat(follow_symlinks=False)
-                        entries.append(f"{entry.path} {facts.st_size} {facts.st_mtime_ns}")
-        entries.sort()
-        total.update("\n".join(entries).encode("utf-8", "surrogateescape"))
+        total.update(stat_manifest(folder).encode("utf-8", "surrogateescape"))
     return total.hexdigest()
+
+
+def stat_manifest(folder: Path) -> str:
+    """Return a line for each file below `folder`, sorted: its path, size in bytes, and time of change."""
+    entries = []
+    stack = [str(folder)]
+    while stack:
+        with os.scandir(stack.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    stack.append(entry.path)
+                else:
+                    facts = entry.stat(follow_symlinks=False)
+                    entries.append(f"{entry.path} {facts.st_size} {facts.st_mtime_ns}")
+    entries.sort()
+    return "\n".join(entries)

@@ -33,6 +33,8 @@ class AppliedPatch(Artifact):
 
     name: str
     sha256: str
+    kernels: tuple[str, ...] = ()
+    """Patterns of the kernels that it is applied for, when their modules are built; none means all."""
 
 
 class Provenance(Artifact):

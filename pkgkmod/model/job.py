@@ -24,6 +24,11 @@ class Job:
         return "_" if self.distro.grouping == "all" else self.kernels[0].uname_r
 
     @property
+    def source_label(self) -> str:
+        """Name of the sources that it is built from; `_` for the project's own."""
+        return self.target.source_label
+
+    @property
     def id(self) -> str:
         """Name of the job in plans and messages: TARGET or TARGET/KERNEL."""
         label = self.kernel_label

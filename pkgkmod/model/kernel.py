@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,9 @@ class KernelRelease:
     @property
     def flavour(self) -> str:
         """Kind of kernel: `amd64`, `cloud-amd64`, `default`, `rt`; empty for Red Hat's plain kernel."""
-        base, _, variant = self.uname_r.partition("+")
-        if any(base.endswith("." + machine) for machine in _MACHINES):
-            # Red Hat: 5.14.0-427.el9.x86_64+rt-debug, 5.14.0-427.el9.aarch64+64k
-            return variant
+        if self._is_red_hat:
+            # 5.14.0-427.el9.x86_64+rt-debug, 5.14.0-427.el9.aarch64+64k
+            return self.uname_r.partition("+")[2]
         words = self.uname_r.split("-")
         letters = [word for word in words[1:] if not re.match(r"\d", word) and "deb" not in word]
         return "-".join(letters)
@@ -67,14 +67,24 @@ class KernelRelease:
             text = text.removesuffix("." + machine)
         return re.sub(r"[^A-Za-z0-9.+~]", "_", text)
 
-    def _key(self) -> tuple[tuple[int, int, str], ...]:
-        return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _NUMBERS.findall(self.uname_r))
+    @property
+    def age(self) -> tuple[tuple[int, int, str], ...]:
+        """What orders releases by age; the same for all flavours of one build."""
+        return _key(self.uname_r.partition("+")[0] if self._is_red_hat else self.uname_r.removesuffix(self.flavour))
+
+    @property
+    def _is_red_hat(self) -> bool:
+        return self.uname_r.partition("+")[0].endswith(tuple("." + machine for machine in _MACHINES))
 
     def __lt__(self, other: KernelRelease) -> bool:
-        return self._key() < other._key()
+        return (self.age, _key(self.uname_r)) < (other.age, _key(other.uname_r))
 
     def __str__(self) -> str:
         return self.uname_r
+
+
+def _key(text: str) -> tuple[tuple[int, int, str], ...]:
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in _NUMBERS.findall(text))
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,64 @@ class Compiler:
 
 
 @dataclass(frozen=True)
+class PackageFile:
+    """A package of an archive: what it is called, where it lies, and how it is recognised."""
+
+    name: str
+    version: str
+    url: str
+    """http://, https:// or file://."""
+    sha256: str
+    size: int
+    """Bytes of the package file."""
+
+
+@dataclass(frozen=True)
+class KernelOffer:
+    """A kernel that an archive serves as packages, whether they are here already or not."""
+
+    release: KernelRelease
+    arch: str
+    """Machine name as `uname -m` prints it."""
+    source: str
+    """Kernel source plugin that found it."""
+    packages: tuple[PackageFile, ...]
+    """The kernel's own headers package, then those that it needs (common headers, kbuild)."""
+    archive: str = ""
+    """Where it is from: apt: a line as in sources.list(5); rpm-md: the repository's address."""
+    keys: tuple[str, ...] = ()
+    """Files of the keys that the packages themselves are signed with (RPM); checked when they are unpacked."""
+
+    @property
+    def uname_r(self) -> str:
+        """Release string, as `uname -r` prints it."""
+        return self.release.uname_r
+
+    @property
+    def identity(self) -> str:
+        """Digest that stands for the content of all packages."""
+        return hashlib.sha256("\n".join(package.sha256 for package in self.packages).encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all package files."""
+        return sum(package.size for package in self.packages)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file of this machine, and the path at which a program in a sandbox sees it."""
+
+    source: Path
+    target: Path
+
+
+def seen_at(path: Path, mounts: tuple[Mount, ...]) -> Path:
+    """Return where on this machine lies what a program in a sandbox sees at `path`."""
+    return next((m.source / path.relative_to(m.target) for m in mounts if path.is_relative_to(m.target)), path)
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A kernel that modules can be compiled for."""
 
@@ -97,7 +165,7 @@ class Kernel:
     arch: str
     """Machine name as `uname -m` prints it."""
     tree: Path
-    """Build tree: holds Makefile, .config, Module.symvers."""
+    """Build tree, at the path it was packaged for: holds Makefile, .config, Module.symvers."""
     source: str
     """Kernel source plugin that found it."""
     identity: str
@@ -106,8 +174,19 @@ class Kernel:
     """Compiler that built the kernel; None where its .config does not say."""
     also_needs: tuple[Path, ...] = ()
     """Other folders that the build tree's Makefile includes."""
+    mounts: tuple[Mount, ...] = ()
+    """Where the store keeps the packages' files, and the paths they were packaged for."""
+    offer: KernelOffer | None = None
+    """The packages that it comes from, if it comes from an archive."""
+    root: Path | None = None
+    """Folder with the programs of the kernel's suite, seen as `/` when compiling; None: this machine's programs."""
 
     @property
     def uname_r(self) -> str:
         """Release string, as `uname -r` prints it."""
         return self.release.uname_r
+
+    @property
+    def place(self) -> Path:
+        """Where the build tree lies on this machine."""
+        return seen_at(self.tree, self.mounts)

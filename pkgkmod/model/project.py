@@ -6,6 +6,7 @@ and the messages about mistakes are all made from them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -23,6 +24,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
 _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
+_PATTERN = re.compile(r"!?\s*[A-Za-z0-9._+~*?\[\]-]+")
+# `all`, a release, a pattern, `newest`, `newest 2`, `newest 2 per flavour`, `newest per series of 6.*-amd64`
+KERNEL_CHOICE = re.compile(
+    r"newest(?: (?P<number>[1-9][0-9]*))?(?: per (?P<group>flavour|series))?(?: of (?P<pattern>\S+))?"
+)
 _OPTION = re.compile(r"(?!CONFIG_)[A-Za-z0-9_]+")
 
 
@@ -70,6 +76,18 @@ ReleaseText = Annotated[str, _matching(_RELEASE, "must start with a digit and ho
 RelativePath = Annotated[str, AfterValidator(relative_path)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Text = Annotated[str, AfterValidator(_text)]
+
+
+def _kernel_choice(value: str) -> str:
+    if not KERNEL_CHOICE.fullmatch(value) and not _PATTERN.fullmatch(value):
+        raise ValueError(
+            "must be a kernel release, a pattern with * and ?, 'all', or 'newest [N] [per flavour|per series] "
+            f"[of PATTERN]'; !PATTERN leaves kernels out (given: {value!r})"
+        )
+    return value
+
+
+KernelChoice = Annotated[str, AfterValidator(_kernel_choice)]
 OptionName = Annotated[str, _matching(_OPTION, "must be the name of a kernel configuration option, without CONFIG_")]
 
 
@@ -120,10 +138,18 @@ class Source(Section):
         False, description="Import also what sources and Makefiles use outside the directories."
     )
     low_bandwidth: bool = Field(False, description="Fetch fewer bytes in more requests (remote repositories).")
-    patches: Line = Field("patches", description="Folder of patches, beside the project file; it may be absent.")
+    patches: Line | tuple[Line, ...] = Field(
+        "patches", description="Folder of patches, or a list of folders, beside the project file; it may be absent."
+    )
     quilt: bool = Field(
         True, description="Take patches in the order of the `series` file; otherwise all *.patch, by name."
     )
+
+    @property
+    def patch_folders(self) -> tuple[str, ...]:
+        """Folders of patches, in order."""
+        return (self.patches,) if isinstance(self.patches, str) else self.patches
+
     check: CheckLevel = Field(
         "warn", description="What to do when the imported files were edited: nothing (off), warn, or fail."
     )
@@ -151,11 +177,21 @@ class Build(Section):
         description="Compile inside rpmbuild and dpkg-buildpackage, as a build farm does, instead of once.",
     )
     sandbox: bool = Field(True, description="Compile without network, in a read-only root, as an unprivileged user.")
-    jobs: int = Field(0, ge=0, description="Parallel jobs of make; 0 is one for each processor.")
+    jobs: int = Field(
+        0, ge=0, description="Parallel jobs of all programs together; 0: one a processor, as memory allows."
+    )
     extra_cflags: Line = Field("", description="Further flags for the C compiler.")
     any_compiler: bool = Field(
         False, description="Accept a compiler of another major version than the kernel's, with a warning."
     )
+    roots: bool = Field(
+        True,
+        description="Make a build root of a kernel's suite (mmdebstrap) where its compiler is not installed here.",
+    )
+    reuse: bool = Field(
+        True, description="Take results that any project made of the same inputs before, from the user's cache."
+    )
+    ccache: bool = Field(False, description="Compile through ccache, where it is installed.")
     time_limit: int = Field(3600, gt=0, description="Seconds that one program may run.")
 
 
@@ -163,10 +199,17 @@ class Target(Section):
     """A distribution release and the kernels to build for."""
 
     distro: Name = Field(description="Distribution release; `pkgkmod distros` lists them.", examples=["debian12"])
-    kernels: tuple[Line, ...] = Field(
+    kernels: tuple[KernelChoice, ...] = Field(
         ("newest",),
         min_length=1,
-        description="Kernel releases (`uname -r`), patterns with * and ?, or `newest`.",
+        description="Kernel releases (`uname -r`), patterns with * and ?, `all`, `newest`, or `newest N per flavour` "
+        "(also `per series`, and `of PATTERN` behind it); `!PATTERN` leaves kernels out.",
+    )
+    revision: Line | None = Field(
+        None, description="Commit, tag or branch for this target, in place of `source.revision`."
+    )
+    patches: Line | None = Field(
+        None, description="Folder of further patches for this target, applied after those of `source.patches`."
     )
     minor: int | None = Field(None, ge=0, description="Minor release, as in .el9_4; none leaves it out.")
     name: Name | None = Field(
@@ -177,6 +220,20 @@ class Target(Section):
     def id(self) -> str:
         """Name of the target in plans, results and messages."""
         return self.name or self.distro
+
+    @property
+    def has_own_sources(self) -> bool:
+        """Tell whether other sources than the project's are built for it."""
+        return self.revision is not None or self.patches is not None
+
+    @property
+    def source_label(self) -> str:
+        """Name of its sources in plans and results, the same for all targets that share them; `_`: the project's."""
+        text = "+".join(part for part in (self.revision, self.patches) if part)
+        plain = re.sub(r"[^A-Za-z0-9._+-]", "-", re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", text))[:40]
+        if plain.strip(".") == text or not text:
+            return text or "_"
+        return f"{plain.strip('.')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 class Rpm(Section):
@@ -239,6 +296,17 @@ class Project(Section):
         default_factory=dict, description="Settings of plugins, one table each; the plugin validates its own."
     )
     signing: dict[str, Any] | None = Field(None, description="Signing of modules and packages; not built yet.")
+
+    def for_target(self, target: Target) -> Project:
+        """Return the project with the sources that are built for a target."""
+        if not target.has_own_sources:
+            return self
+        more = (target.patches,) if target.patches else ()
+        changes = {
+            "revision": target.revision or self.source.revision,
+            "patches": (*self.source.patch_folders, *more),
+        }
+        return self.model_copy(update={"source": self.source.model_copy(update=changes)})
 
     @field_validator("signing", mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from pkgkmod.modules.survey import Survey
 STATIC_FILES = ("pkgkmod.mk", "Kbuild")
 OPTIONS_FILE = "pkgkmod-options.mk"
 KCONFIG_FILE = "pkgkmod-kconfig.h"
+PATCHES_FOLDER = "pkgkmod-patches"
 
 
 def static_texts() -> dict[str, str]:
@@ -34,6 +35,8 @@ def write_build_folder(
     """
     shutil.copytree(imported / "tree", destination, symlinks=True)
     shutil.copy2(imported / "provenance.json", destination)
+    if (imported / "kernel-patches").is_dir():
+        shutil.copytree(imported / "kernel-patches", destination / PATCHES_FOLDER)
     for name, text in static_texts().items():
         (destination / name).write_text(text, encoding="utf-8")
     trees = sorted(path.name for path in (imported / "tree").iterdir() if usable_directory(path.name))

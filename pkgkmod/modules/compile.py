@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pkgkmod.command import Command, Completed, Sandbox
+from pkgkmod.cachefolder import cache_folder
+from pkgkmod.command import Command, Completed
 from pkgkmod.errors import CompileError
 from pkgkmod.kernels.compiler import find_compiler, make_variables
 from pkgkmod.model.artifacts import BuiltModule, ModuleSet
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.project import Build
+from pkgkmod.programs import find_tool
+from pkgkmod.sandbox import Sandbox
 
 # gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT
 _ERROR = re.compile(r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: |ERROR: modpost: )(.*)$")
 _MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* |^[^\s:]*:\d+: \*\*\* |^.*: (?:command )?not found$")
 
 
-def job_count(build: Build) -> int:
-    """Return how many jobs make may run."""
-    return build.jobs or len(os.sched_getaffinity(0))
-
-
 def compile_command(folder: Path, kernel: Kernel, build: Build) -> Command:
-    """Describe the make that compiles the build folder `folder` for `kernel`.
+    """Describe the make that compiles the build folder `folder` for `kernel`, as a part of the common budget of jobs.
 
     Raise CompilerError if the kernel's compiler is not installed.
     """
     compiler = find_compiler(kernel, any_compiler=build.any_compiler)
     variables = ["KERNEL_" + v if v.startswith("CC=") else v for v in make_variables(kernel, compiler)]
+    sandbox = kernel_sandbox(folder, (kernel,)) if build.sandbox else None
+    env = {}
+    if build.ccache and not kernel.root:
+        find_tool("ccache", needed_for="build.ccache")
+        variables = [v.replace("KERNEL_CC=", "KERNEL_CC=ccache ", 1) for v in variables]
+        cache = _compiler_cache()
+        env = {"CCACHE_DIR": str(cache), "CCACHE_BASEDIR": str(folder), "CCACHE_NOHASHDIR": "1"}
+        sandbox = replace(sandbox, shared=cache) if sandbox else None
     return Command(
         (
-            *("make", "-f", "pkgkmod.mk", f"-j{job_count(build)}", "modules"),
+            *("make", "-f", "pkgkmod.mk", "modules"),
             f"KERNEL={kernel.uname_r}",
             f"KERNEL_TREE={kernel.tree}",
             *variables,
         ),
         cwd=folder,
-        sandbox=Sandbox(folder, (kernel.tree, *kernel.also_needs)) if build.sandbox else None,
+        env=env,
+        sandbox=sandbox,
         time_limit=build.time_limit,
+        makes=True,
     )
+
+
+def _compiler_cache() -> Path:
+    folder = cache_folder() / "ccache"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o1777)  # the compiler may run as another user; the folders above are closed to others
+    return folder
+
+
+def kernel_sandbox(folder: Path, kernels: Sequence[Kernel]) -> Sandbox:
+    """Return the sandbox in which `folder` is written and the files of kernels lie where they were packaged for."""
+    trees = [path for k in kernels if not k.mounts for path in (k.tree, *k.also_needs)]
+    mounts = [mount for kernel in kernels for mount in kernel.mounts]
+    root = next((kernel.root for kernel in kernels if kernel.root), None)
+    return Sandbox(folder, tuple(dict.fromkeys(trees)), tuple(dict.fromkeys(mounts)), root)
 
 
 def collect_modules(folder: Path, names: Iterable[str], kernel: Kernel, compiler: str) -> ModuleSet:

@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING
 
-from pkgkmod.command import find_tool
 from pkgkmod.errors import DiskFullError, PkgkmodError, SourceError
+from pkgkmod.programs import find_tool
 from pkgkmod.progress import Progress
 
 if TYPE_CHECKING:

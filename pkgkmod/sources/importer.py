@@ -15,7 +15,16 @@ from pkgkmod.model.project import Source
 from pkgkmod.progress import Progress
 from pkgkmod.sources.manifest import FileState, Manifest, state_on_disk, states
 from pkgkmod.sources.objects import Entry
-from pkgkmod.sources.patches import Patch, apply_patches, read_patches, unlisted_patches, write_patches
+from pkgkmod.sources.patches import (
+    KERNEL_PATCHES,
+    PATCHES,
+    Patch,
+    apply_patches,
+    read_all_patches,
+    unlisted_patches,
+    write_kernel_patches,
+    write_patches,
+)
 from pkgkmod.sources.reach import Include, Reach, is_source, outside_reaches, read_includes
 from pkgkmod.sources.repository import Repository, open_repository, origin_of
 from pkgkmod.sources.unpack import LINK, escaping_links, refuse_unsafe, write_files
@@ -27,7 +36,7 @@ _ROUNDS = 50  # of following includes: each imports at least one file
 def selection_key(source: Source, *, commit: str, base: Path) -> dict[str, object]:
     """Return, as JSON-able content, all that decides what an import of `commit` gives; no repository is
     read."""
-    patches = read_patches(base / source.patches, quilt=source.quilt)
+    patches = read_all_patches([base / folder for folder in source.patch_folders], quilt=source.quilt)
     return {
         "commit": commit,
         "directories": list(_outermost(source.directories)),
@@ -49,9 +58,11 @@ def import_sources(source: Source, *, base: Path, cache: Path, destination: Path
             "the project does not say which folders of the kernel to import",
             hint="`pkgkmod prepare_sources -d drivers/...` writes it down",
         )
-    patches = read_patches(base / source.patches, quilt=source.quilt)
-    for name in unlisted_patches(base / source.patches, quilt=source.quilt):
-        progress.warning(f"patch {name} is in {source.patches}/ but not in its series file: it is not applied")
+    listed = read_all_patches([base / folder for folder in source.patch_folders], quilt=source.quilt)
+    patches = [patch for patch in listed if not patch.kernels]
+    for folder in source.patch_folders:
+        for name in unlisted_patches(base / folder, quilt=source.quilt):
+            progress.warning(f"patch {name} is in {folder}/ but not in its series file: it is not applied")
     try:
         with (
             open_repository(origin, cache=cache, progress=progress, low_bandwidth=source.low_bandwidth) as repository,
@@ -76,9 +87,9 @@ def import_sources(source: Source, *, base: Path, cache: Path, destination: Path
                 describe=described.result(),
                 subject=facts.subject,
                 directories=tuple(selection.imported),
-                patches=tuple(AppliedPatch(name=patch.name, sha256=patch.sha256) for patch in patches),
+                patches=tuple(AppliedPatch(name=p.name, sha256=p.sha256, kernels=p.kernels) for p in listed),
             )
-        _save(selection, patches, provenance, destination)
+        _save(selection, listed, provenance, destination)
     except OSError as fault:
         if fault.errno == errno.ENOSPC:
             raise DiskFullError(f"no space left on the disk for the sources in {destination}") from None
@@ -87,7 +98,8 @@ def import_sources(source: Source, *, base: Path, cache: Path, destination: Path
 
 
 def _save(selection: _Selection, patches: Sequence[Patch], provenance: Provenance, destination: Path) -> None:
-    write_patches(destination / "patches", patches)
+    write_patches(destination / PATCHES, [patch for patch in patches if not patch.kernels])
+    write_kernel_patches(destination / KERNEL_PATCHES, [patch for patch in patches if patch.kernels])
     Manifest(states(selection.files.values()), selection.patched).save(destination)
     text = provenance.model_dump_json(indent=1) + "\n"
     (destination / "provenance.json").write_text(text, encoding="utf-8")

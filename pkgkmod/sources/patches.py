@@ -16,13 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pkgkmod.command import Command, find_tool, run
+from pkgkmod.command import Command, run
 from pkgkmod.errors import DiskFullError, PatchError, did_you_mean
+from pkgkmod.programs import find_tool
 from pkgkmod.progress import Progress
 from pkgkmod.sources.unpack import escaping_links, walk_files
 
 SERIES = "series"
+PATCHES = "patches"
+KERNEL_PATCHES = "kernel-patches"
 _SERIES_LINE = re.compile(r"(?P<name>\S+)(?:\s+-p\s?(?P<strip>[0-9]+))?(?:\s+-R(?P<reverse>))?")
+_ONLY_KERNELS = re.compile(r"^Only-Kernels:(.*)$", re.MULTILINE | re.IGNORECASE)
+_KERNEL_PATTERN = re.compile(r"[A-Za-z0-9._+~*?-]+")
 _FAILED = re.compile(r"error: patch failed: (?P<file>.*):(?P<line>\d+)")
 _MISSING = re.compile(r"error: (?P<file>.*): No such file or directory")
 _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+\d+(?:,\d+)? @@.*")
@@ -39,9 +44,40 @@ class Patch:
     strip: int = 1
 
     @property
+    def kernels(self) -> tuple[str, ...]:
+        """Patterns of the kernels that it is for, from its header `Only-Kernels:`; none means all.
+
+        Such a patch is applied when modules are built for one of these kernels. Raise PatchError for a pattern
+        that could mean something else to a shell or make.
+        """
+        head = re.split(rb"^(?:diff --git |--- |Index: )", self.content, maxsplit=1, flags=re.MULTILINE)[0]
+        found = _ONLY_KERNELS.findall(head.decode("utf-8", "replace"))
+        patterns = tuple(word for line in found for word in re.split(r"[,\s]+", line) if word)
+        for pattern in patterns:
+            if not _KERNEL_PATTERN.fullmatch(pattern):
+                raise PatchError(
+                    f"patch '{self.name}': Only-Kernels: not a pattern of kernel releases: {pattern!r}",
+                    hint="such as `Only-Kernels: 6.12.*, 6.1.0-56-amd64`",
+                )
+        if found and not patterns:
+            raise PatchError(f"patch '{self.name}': Only-Kernels: names no kernel")
+        return patterns
+
+    @property
     def sha256(self) -> str:
         """Digest of the content."""
         return hashlib.sha256(self.content).hexdigest()
+
+
+def read_all_patches(folders: Sequence[Path], *, quilt: bool) -> tuple[Patch, ...]:
+    """Return the patches of several folders, in order; raise PatchError if two have the same name."""
+    found: dict[str, Patch] = {}
+    for folder in folders:
+        for patch in read_patches(folder, quilt=quilt):
+            if patch.name in found:
+                raise PatchError(f"patch '{patch.name}' is in two folders of patches", hint="rename one of them")
+            found[patch.name] = patch
+    return tuple(found.values())
 
 
 def read_patches(folder: Path, *, quilt: bool) -> tuple[Patch, ...]:
@@ -115,6 +151,23 @@ def write_patches(folder: Path, patches: Sequence[Patch]) -> None:
     lines = [patch.name if patch.strip == 1 else f"{patch.name} -p{patch.strip}" for patch in patches]
     if patches:
         (folder / SERIES).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_kernel_patches(folder: Path, patches: Sequence[Patch]) -> None:
+    """Write patches that are for some kernels only, with a `series` that a makefile's shell can read.
+
+    A line is STRIP FILE PATTERN...; files are numbered, since names may hold anything.
+    """
+    if not patches:
+        return
+    folder.mkdir(parents=True)
+    lines = []
+    for number, patch in enumerate(patches, start=1):
+        plain = re.sub(r"[^A-Za-z0-9._+-]", "_", PurePosixPath(patch.name).name)
+        name = f"{number:04}-{plain}"
+        (folder / name).write_bytes(patch.content)
+        lines.append(f"{patch.strip} {name} {' '.join(patch.kernels)}\n")
+    (folder / SERIES).write_text("".join(lines), encoding="utf-8")
 
 
 def apply_patches(

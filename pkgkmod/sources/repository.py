@@ -108,11 +108,6 @@ def open_repository(
             yield RemoteRepository(origin, Path(aside), cache, progress, low_bandwidth=low_bandwidth)
 
 
-def cache_folder() -> Path:
-    """Return the folder that keeps what was fetched from servers; it may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pkgkmod"
-
-
 def origin_of(source: Source, base: Path) -> Origin:
     """Return the origin that a project names; raise SourceError if it names none."""
     if source.repository is None:

@@ -12,7 +12,7 @@ from pkgkmod.errors import PatchError
 from pkgkmod.model.artifacts import AppliedPatch, ImportedPath, SourceTree
 from pkgkmod.progress import Progress
 from pkgkmod.sources.manifest import MANIFEST, FileState, Manifest, state_on_disk, tree_id
-from pkgkmod.sources.patches import apply_patches, read_patches
+from pkgkmod.sources.patches import PATCHES, apply_patches, read_patches
 from pkgkmod.sources.unpack import walk_files
 
 
@@ -42,7 +42,9 @@ def tree_differences(folder: Path, tree: SourceTree) -> tuple[str, ...]:
 
 def _wrong_patches(folder: Path, patches: tuple[AppliedPatch, ...]) -> Iterator[str]:
     for patch in patches:
-        file = folder / "patches" / patch.name
+        if patch.kernels:  # under another name, and not part of the tree
+            continue
+        file = folder / PATCHES / patch.name
         if not file.is_file():
             yield f"missing: patches/{patch.name}"
         elif hashlib.sha256(file.read_bytes()).hexdigest() != patch.sha256:

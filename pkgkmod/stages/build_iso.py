@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pkgkmod.command import tool_stamp
 from pkgkmod.media.rhdd3 import build_disk
 from pkgkmod.model.artifacts import DriverDisk, PackageSet
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import Option, ProjectUnit, Work
+from pkgkmod.programs import tool_stamp
 
 
 class BuildIso:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from pkgkmod.command import tool_stamp
-from pkgkmod.kernels.compiler import find_compiler
+from pkgkmod.kernels.compiler import compiler_stamps, find_compiler
+from pkgkmod.kernels.inplace import in_place
+from pkgkmod.kernels.provide import repair_kernel
 from pkgkmod.model.artifacts import ModuleSet
 from pkgkmod.model.project import Project
 from pkgkmod.modules.buildfolder import static_texts, write_build_folder
@@ -27,7 +29,7 @@ class BuildModules:
     produces = "module_set"
     in_build = False
     options = (
-        Option(("-j", "--jobs"), "build.jobs", "Parallel jobs of make.", metavar="N", number=True),
+        Option(("-j", "--jobs"), "build.jobs", "Parallel jobs of all programs together.", metavar="N", number=True),
         Option(
             ("--any-compiler",),
             "build.any_compiler",
@@ -50,11 +52,9 @@ class BuildModules:
     def ingredients(self, unit: KernelUnit) -> Mapping[str, object]:
         """Return what shapes the compiled bytes: the kernel tree, the compiler, the options, the makefile."""
         project = unit.project
-        compiler = find_compiler(unit.kernel, any_compiler=project.build.any_compiler)
         return {
             "kernel tree": unit.kernel.identity,
-            "compiler": tool_stamp(str(compiler)),
-            "linker": tool_stamp("ld"),
+            **compiler_stamps(unit.kernel, any_compiler=project.build.any_compiler),
             "makefile": static_texts(),
             "kconfig": project.kconfig,
             "modules": [module.model_dump() for module in project.module],
@@ -67,10 +67,15 @@ class BuildModules:
         project, kernel = work.unit.project, work.unit.kernel
         imported = work.one("source_tree").folder
         plan = survey(project, imported / "tree")
+        repair_kernel(kernel, work.progress)
         with work.workspace.scratch() as scratch:
             folder = scratch / "build"
             write_build_folder(project, plan, imported, include_folders(imported / "tree"), folder)
+            if not project.build.sandbox:
+                kernel = in_place(kernel, scratch / "kernel")
             command = compile_command(folder, kernel, project.build)
+            if not project.build.sandbox:
+                command = replace(command, argv=(*command.argv, f"KERNEL_ROOT={scratch / 'kernel'}"))
             done = work.run(command)
             if not done.ok:
                 raise_compile_error(done, kernel, folder)

@@ -8,18 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pkgkmod.command import Command, Sandbox, tool_stamp
+from pkgkmod.command import Command
 from pkgkmod.errors import CompileError, PackageError
-from pkgkmod.kernels.compiler import find_compiler
+from pkgkmod.jobserver import sensible_jobs
+from pkgkmod.kernels.compiler import compiler_stamps
+from pkgkmod.kernels.inplace import in_place
+from pkgkmod.kernels.provide import repair_kernel
 from pkgkmod.model.artifacts import ModuleSet, PackageFormat, SourceTree
 from pkgkmod.model.job import Job
+from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.places import Places
 from pkgkmod.modules.buildfolder import static_texts
-from pkgkmod.modules.compile import first_error, job_count
+from pkgkmod.modules.compile import first_error, kernel_sandbox
 from pkgkmod.modules.survey import survey
 from pkgkmod.packages.facts import PackageFacts
 from pkgkmod.packages.sourcearchive import write_source_archive
 from pkgkmod.plugins import BUILDERS, Builder, JobUnit, Work, load
+from pkgkmod.programs import tool_stamp
 
 
 def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
@@ -30,6 +35,7 @@ def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
         "kernels": [kernel.uname_r for kernel in unit.job.kernels],
         "target": unit.job.target.model_dump(exclude={"kernels"}),
         "project": project.project.model_dump(),
+        "repository": project.source.repository,
         "modules": [module.model_dump() for module in project.module],
         "kconfig": project.kconfig,
         "extra_cflags": project.build.extra_cflags,
@@ -75,8 +81,7 @@ def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, 
         found["kernel trees"] = [kernel.identity for kernel in unit.job.kernels]
     if compiles(unit) and builder.prebuilt:  # it compiles with this machine's compilers, not with those of a root
         any_compiler = unit.project.build.any_compiler
-        compilers = [find_compiler(kernel, any_compiler=any_compiler) for kernel in unit.job.kernels]
-        found["compilers"] = [tool_stamp(str(compiler)) for compiler in compilers]
+        found["compilers"] = [compiler_stamps(kernel, any_compiler=any_compiler) for kernel in unit.job.kernels]
     return found
 
 
@@ -92,14 +97,32 @@ def make_places(work: Work[Any], folder: Path, *, source_only: bool = False) -> 
             place.mkdir(parents=True)
             for name in (*(module.file for module in modules.modules), modules.symvers):
                 shutil.copyfile(result.folder / name, place / name)
+    kernels = _kernels_for(work, folder)
     return Places(
         folder=folder,
         arch=job.kernels[0].arch,
-        kernel_trees={kernel.uname_r: kernel.tree for kernel in job.kernels},
+        kernel_trees={kernel.uname_r: kernel.tree for kernel in kernels},
         prebuilt=prebuilt,
         source_only=source_only,
-        jobs=job_count(job.project.build),
+        jobs=work.budget.jobs if work.budget else sensible_jobs(job.project.build.jobs),
     )
+
+
+def _kernels_for(work: Work[Any], folder: Path) -> tuple[Kernel, ...]:
+    """Return the kernels that a package build sees; where it compiles, they are whole, and here."""
+    job: Job = work.unit.job
+    if not compiles(work.unit):
+        return job.kernels
+    if elsewhere := [kernel.uname_r for kernel in job.kernels if kernel.root]:
+        raise PackageError(
+            f"{job.id}: {', '.join(elsewhere)} needs a build root, and packages are built in this machine's",
+            hint="without --from-source its modules are compiled in the root, and then packaged here",
+        )
+    for kernel in job.kernels:
+        repair_kernel(kernel, work.progress)
+    if job.project.build.sandbox:
+        return job.kernels
+    return tuple(in_place(kernel, folder / "kernels" / kernel.uname_r) for kernel in job.kernels)
 
 
 def run_build(work: Work[Any], command: Command, folder: Path) -> None:
@@ -110,9 +133,8 @@ def run_build(work: Work[Any], command: Command, folder: Path) -> None:
     job: Job = work.unit.job
     build = job.project.build
     if build.sandbox and command.argv[0] != "mock":
-        readable = [path for kernel in job.kernels for path in (kernel.tree, *kernel.also_needs)]
-        command = replace(command, sandbox=Sandbox(folder, tuple(dict.fromkeys(readable))))
-    done = work.run(replace(command, time_limit=build.time_limit))
+        command = replace(command, sandbox=kernel_sandbox(folder, job.kernels if compiles(work.unit) else ()))
+    done = work.run(replace(command, time_limit=build.time_limit, makes=compiles(work.unit)))
     if done.ok:
         return
     error = first_error(done.log.read_text(encoding="utf-8", errors="replace").splitlines())

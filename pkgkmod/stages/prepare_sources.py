@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pkgkmod.cachefolder import cache_folder
 from pkgkmod.model.artifacts import SourceTree
 from pkgkmod.model.project import CheckLevel, Project
 from pkgkmod.plugins import Option, SourceUnit, Work
 from pkgkmod.sources.importer import import_sources, selection_key
-from pkgkmod.sources.repository import cache_folder, resolve_source
+from pkgkmod.sources.repository import resolve_source
 
 
 class PrepareSources:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pkgkmod import cli, command
+from pkgkmod import cli, programs, sandbox
 from tests.fixtures.machine import CHECKOUT, pkgkmod, project
 
 
@@ -189,15 +189,11 @@ def test_a_project_name_that_could_do_harm(tmp_path, name):
     assert not (tmp_path / "results").exists()
 
 
-def test_a_tool_that_is_not_installed_is_named_with_its_package(ready, monkeypatch, capsys, tmp_path):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for folder in reversed(command.SYSTEM_PATH.split(":")):
-        for tool in Path(folder).glob("*"):
-            if tool.name != "xorriso" and not (tools / tool.name).exists():
-                (tools / tool.name).symlink_to(tool)
-    for module in ("pkgkmod.command", "pkgkmod.kernels.compiler"):
-        monkeypatch.setattr(f"{module}.SYSTEM_PATH", str(tools))
+def test_a_tool_that_is_not_installed_is_named_with_its_package(ready, monkeypatch, capsys):
+    which = shutil.which
+    monkeypatch.setattr(
+        programs.shutil, "which", lambda name, path=None: None if name == "xorriso" else which(name, path=path)
+    )
     monkeypatch.chdir(ready)
     assert cli._run(["build_iso"]) == 9
     said = capsys.readouterr().err
@@ -207,14 +203,15 @@ def test_a_tool_that_is_not_installed_is_named_with_its_package(ready, monkeypat
 
 def test_no_isolation_is_refused_with_the_reason_unless_told(ready, monkeypatch, capsys):
     monkeypatch.chdir(ready)
-    command.check_sandbox.cache_clear()
-    monkeypatch.setattr(command, "_wrapper", lambda: ["/bin/sh", "-c", "echo namespaces are forbidden >&2; exit 1"])
+    sandbox.check_sandbox.cache_clear()
+    refusing = ["/bin/sh", "-c", "echo namespaces are forbidden >&2; exit 1"]
+    monkeypatch.setattr(sandbox, "_wrapper", lambda root: refusing)
     assert cli._run(["build_modules"]) == 11
     said = capsys.readouterr().err
     assert "namespaces are forbidden" in said
     assert "--no-sandbox" in said
     assert cli._run(["build_modules", "--no-sandbox"]) == 0
-    command.check_sandbox.cache_clear()
+    sandbox.check_sandbox.cache_clear()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")

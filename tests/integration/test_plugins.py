@@ -94,8 +94,8 @@ def test_a_third_partys_stage(tmp_path, hello, kernel, with_plugin):
     run("size-report", "--loud")
     texts = {path.read_text().split()[0] for path in (folder / "results").glob("size_report/*/*/*/sizes.txt")}
     assert texts == {"sizes:", "SIZES:"}
-    assert "SKIP size_report" in run("plan").out
-    assert "RUN build_rpm" in run("plan").out
+    assert "SKIP  size_report" in run("plan").out
+    assert "RUN   build_rpm" in run("plan").out
 
 
 def test_settings_of_a_plugin_that_is_not_there_are_a_warning(tmp_path, hello, kernel):

@@ -250,7 +250,7 @@ def test_a_folder_without_repository_is_refused(tmp_path: Path) -> None:
 
 def test_no_git_program(repo: Repo, tmp_path: Path) -> None:
     script = (
-        "import pkgkmod.command as c; c.SYSTEM_PATH='/nonexistent'\n"
+        "import pkgkmod.programs as c; c.SYSTEM_PATH='/nonexistent'\n"
         "from pathlib import Path\nfrom pkgkmod.errors import ToolError\n"
         "from pkgkmod.model.project import Source\nfrom pkgkmod.sources.repository import resolve_source\n"
         f"s = Source(repository={str(repo.path)!r})\n"

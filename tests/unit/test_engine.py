@@ -1,9 +1,11 @@
 """The engine, with small stages of the test's own: plan, skip, keep, fail, and leave out."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
+from pkgkmod import resultcache
 from pkgkmod.engine import plan as planning
 from pkgkmod.engine.execute import execute
 from pkgkmod.engine.plan import Selection, make_plan
@@ -11,7 +13,7 @@ from pkgkmod.errors import CompileError, PartialError, PluginError, SourcesChang
 from pkgkmod.model.artifacts import Artifact
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, KernelRelease
-from pkgkmod.model.project import Project, ProjectInfo, Target
+from pkgkmod.model.project import Build, Project, ProjectInfo, Target
 from pkgkmod.plugins import JobUnit, KernelUnit, ProjectUnit, SourceUnit
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import Workspace
@@ -82,7 +84,11 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "registered", lambda group: stages)
     monkeypatch.setattr(planning, "load", lambda group, name: stages[name])
     kernels = [Kernel(KernelRelease(k), "x86_64", tmp_path, "test", k, None) for k in KERNELS]
-    project = Project(project=ProjectInfo(name="foo"), target=(Target(distro="one"), Target(distro="all")))
+    project = Project(
+        project=ProjectInfo(name="foo"),
+        target=(Target(distro="one"), Target(distro="all")),
+        build=Build(reuse=False),
+    )
     jobs = [Job(project, project.target[0], SimpleNamespace(grouping="base"), (kernel,)) for kernel in kernels]
     jobs.append(Job(project, project.target[1], SimpleNamespace(grouping="all"), tuple(kernels)))
     return SimpleNamespace(
@@ -93,8 +99,6 @@ def house(tmp_path, monkeypatch):
 
 
 def run(house, **changes):
-    from dataclasses import replace
-
     done = execute(replace(house.selection, **changes), house.workspace, Progress())
     if done.failure:
         raise done.failure
@@ -114,6 +118,47 @@ def test_everything_runs_once_in_order_and_then_nothing(house):
     assert set(plan(house).values()) == {("SKIP", "unchanged")}
     run(house)
     assert [len(stage.runs) for stage in house.stages.values()] == [1, 2, 3, 1]
+
+
+@pytest.fixture
+def reusing(house):
+    house.selection = replace(
+        house.selection, project=house.selection.project.model_copy(update={"build": Build(reuse=True)})
+    )
+    jobs = tuple(replace(job, project=house.selection.project) for job in house.selection.jobs)
+    house.selection = replace(house.selection, jobs=jobs)
+    return house
+
+
+def test_what_was_made_once_is_reused_after_the_workspace_is_gone_and_in_other_projects(reusing, tmp_path):
+    run(reusing)
+    before = {stage.name: len(stage.runs) for stage in reusing.stages.values()}
+    reusing.workspace = Workspace(tmp_path / "elsewhere")
+    planned = plan(reusing)
+    assert planned["sources"] == ("RUN", "not done yet"), "sources are imported anew"
+    assert planned[f"modules {KERNELS[0]}"] == ("REUSE", "made of the same inputs before")
+    done = run(reusing)
+    assert {name: len(stage.runs) for name, stage in reusing.stages.items()} == {**before, "sources": 2}
+    assert set(done.outcomes.values()) == {"done", "reused"}
+    assert all(Workspace.read(result.folder) for result in done.results.values())
+    assert set(plan(reusing).values()) == {("SKIP", "unchanged")}
+    # A kept result that was damaged is thrown away, and its stage runs again.
+    kept = resultcache.finished_before("modules", done.results[("modules", "_", KERNELS[0])].fingerprint)
+    (kept.folder / "file").write_text("garbage")
+    reusing.workspace = Workspace(tmp_path / "somewhere else")
+    run(reusing)
+    assert len(reusing.stages["modules"].runs) == before["modules"] + 1
+    assert (reusing.workspace.newest("modules", "_", KERNELS[0]).folder / "file").read_text() != "garbage"
+
+
+def test_a_damaged_result_is_taken_from_those_that_are_kept(reusing):
+    run(reusing)
+    damaged = reusing.workspace.newest("modules", "_", KERNELS[1])
+    (damaged.folder / "file").write_text("garbage")
+    assert plan(reusing)[f"modules {KERNELS[1]}"][0] == "REUSE"
+    run(reusing)
+    assert (damaged.folder / "file").read_text().startswith("modules")
+    assert len(reusing.stages["modules"].runs) == 2
 
 
 def test_a_change_reaches_all_that_depends_on_it_and_is_named(house):

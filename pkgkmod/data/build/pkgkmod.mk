@@ -7,6 +7,7 @@
 # KERNEL       release of the kernel, as `uname -r` prints it
 # KERNEL_TREE  its build tree
 # KERNEL_CC    its compiler, with path or without; the kernel's own choice if empty
+# KERNEL_ROOT  folder below which the kernel's files lie at their paths, where they are not installed
 # LLVM         1 (or -19) for a kernel that clang built
 # PREBUILT     folder with finished modules in PREBUILT/KERNEL/, used instead of compiling
 # MODULE_DIR   where the modules are installed
@@ -29,6 +30,18 @@ objects  := $(addsuffix .ko,$(MODULES))
 # builds in different folders give the same bytes.
 flags := -ffile-prefix-map=$(work)=/usr/src/$(NAME)-$(VERSION)
 
+# Where the kernel's files were put together elsewhere than at the paths they were packaged for.
+KERNEL_ROOT ?=
+flags += $(if $(KERNEL_ROOT),-ffile-prefix-map=$(KERNEL_ROOT)=)
+
+# Patches for some kernels only: each line of the series is STRIP FILE PATTERN...
+define apply_patches
+set -f; if test -f pkgkmod-patches/series; then while read -r strip file patterns; do \
+		for pattern in $$patterns; do case '$(KERNEL)' in $$pattern) \
+			echo "applying $$file"; patch -d '$(work)' -p$$strip -F0 -s < pkgkmod-patches/$$file || exit 1; break;; \
+		esac; done; done < pkgkmod-patches/series; fi
+endef
+
 # kbuild reads the options from the kernel's .config; variables on the command line win over it, and
 # the header does the same for the compiler (it comes after the kernel's own autoconf.h).
 kbuild = $(MAKE) -C $(KERNEL_TREE) M=$(work) \
@@ -50,6 +63,7 @@ else
 $(finished)/.finished:
 	rm -rf $(work) && mkdir -p $(work) $(@D)
 	cp -R Kbuild pkgkmod-options.mk pkgkmod-kconfig.h $(TREES) $(work)
+	$(apply_patches)
 	+$(kbuild) modules
 	cp $(addprefix $(work)/,$(objects)) $(@D)
 	sed 's|$(work)/||' $(work)/Module.symvers > $(@D)/Module.symvers

@@ -1,0 +1,233 @@
+"""Kernels that apt archives serve: Debian, Ubuntu, and those beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pkgkmod.command import Command, run
+from pkgkmod.errors import KernelError, PluginError
+from pkgkmod.kernels.aptindex import (
+    AptIndex,
+    AptPackage,
+    Need,
+    listing_of,
+    load_index,
+    read_packages,
+    save_index,
+    version_key,
+)
+from pkgkmod.kernels.aptrelease import fetch_release
+from pkgkmod.kernels.aptsources import AptEntry, apt_folder, machine_entries, machines, parse_line
+from pkgkmod.model.kernel import KernelOffer, KernelRelease, PackageFile
+from pkgkmod.programs import find_tool
+from pkgkmod.progress import Progress
+
+_MACHINE = "machine"
+_PREFIX = "linux-headers-"
+
+
+class AptSettings(BaseModel):
+    """`[plugin.apt]` of the project file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    archives: tuple[str, ...] = ()
+    """Entries as in sources.list(5), on one line each; `machine` stands for those of this machine."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An archive, and whether the project file names it itself."""
+
+    entry: AptEntry
+    by_name: bool
+
+
+class AptKernels:
+    """Header packages of Debian and Ubuntu."""
+
+    name = "apt"
+
+    def offers(
+        self, settings: Mapping[str, Any], base: Path, *, ask: bool, progress: Progress
+    ) -> Iterator[KernelOffer]:
+        """Return the kernels of `plugin.apt.archives`; see KernelArchive.
+
+        Of the machine's own archives, those that cannot be had or are not believed are left out with a warning,
+        as apt does; it is an error if none is left.
+        """
+        asked = _entries(settings, base, progress)
+        indexes, failures = [], []
+        for one in asked:
+            try:
+                indexes.append(_index(one.entry, ask=ask, progress=progress))
+            except KernelError as error:
+                if one.by_name:
+                    raise
+                failures.append((one.entry, error))
+        if failures and not any(not index.failure for index in indexes):
+            raise failures[0][1]
+        for entry, error in failures:
+            progress.warning(f"{error.brief}; it is left out")
+            # So that it is asked again only when somebody asks for news.
+            save_index(AptIndex(entry, (), {}, error.brief), _record(entry))
+        return _Resolver(indexes, progress).offers()
+
+    def unpack(self, package: Path, file: PackageFile, offer: KernelOffer, destination: Path) -> None:
+        """Unpack a .deb with dpkg-deb, which runs none of its scripts; see KernelArchive."""
+        find_tool("dpkg-deb", needed_for="Debian packages")
+        said = _dpkg_deb(file, "-f", str(package), "Package", "Version")
+        if sorted(said) != [f"Package: {file.name}", f"Version: {file.version}"]:
+            raise KernelError(
+                f"the package of {file.name} {file.version} is another one",
+                details="\n".join((file.url, *said)),
+                hint="its archive's index is wrong: tell those who run it",
+            )
+        _dpkg_deb(file, "-x", str(package), str(destination))
+
+
+def _dpkg_deb(file: PackageFile, *arguments: str) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory(prefix="pkgkmod-apt-") as work:
+        done = run(Command(("dpkg-deb", *arguments), Path(work)), log=Path(work, "log"), progress=Progress())
+    if not done.ok:
+        raise KernelError(f"{file.name} {file.version} cannot be unpacked", details="\n".join((file.url, *done.tail)))
+    return done.tail
+
+
+def _entries(settings: Mapping[str, Any], base: Path, progress: Progress) -> tuple[_Asked, ...]:
+    try:
+        wanted = AptSettings.model_validate(settings).archives
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ("plugin.apt", *first["loc"]))
+        raise PluginError(f"{key}: {first['msg']}", hint="it takes one key: archives, a list of entries") from None
+    found: dict[AptEntry, _Asked] = {}
+    for number, text in enumerate(wanted, 1):
+        if text.strip() == _MACHINE:
+            for entry in machine_entries(progress):
+                found.setdefault(entry, _Asked(entry, by_name=False))
+            continue
+        try:
+            entry = parse_line(text, base)
+        except ValueError as error:
+            raise PluginError(
+                f"plugin.apt.archives[{number}]: {error}",
+                details=text,
+                hint="for example: 'deb http://deb.debian.org/debian trixie main', or 'machine' for this machine's own",
+            ) from None
+        found[entry] = _Asked(entry, by_name=True)
+    return tuple(found.values())
+
+
+def _folder(entry: AptEntry) -> Path:
+    return apt_folder() / hashlib.sha256(f"{entry.uri}\n{entry.suite}".encode()).hexdigest()[:32]
+
+
+def _record(entry: AptEntry) -> Path:
+    return _folder(entry) / f"{entry.key}.json"
+
+
+def _index(entry: AptEntry, *, ask: bool, progress: Progress) -> AptIndex:
+    """Return what an archive serves, by what is kept of it or by what it says now."""
+    kept = load_index(entry, _record(entry))
+    if kept and not ask:
+        if kept.failure:
+            progress.info(f"{kept.failure}; it is left out")
+        return kept
+    with progress.step(f"Reading the index of {entry.place}"):
+        release = fetch_release(entry, _folder(entry), progress)
+        listing = listing_of(entry, release)
+        if kept and not kept.failure and kept.listing == listing:
+            return kept
+        index = read_packages(entry, release, listing, progress)
+        save_index(index, _record(entry))
+    return index
+
+
+class _Missing(Exception):
+    """A package that a kernel needs is in no archive."""
+
+
+class _Resolver:
+    """Finds the packages of each kernel, over all archives together."""
+
+    def __init__(self, indexes: Sequence[AptIndex], progress: Progress) -> None:
+        self._progress = progress
+        self._by_name: dict[str, list[tuple[AptEntry, AptPackage]]] = defaultdict(list)
+        for index in indexes:
+            for package in index.packages:
+                self._by_name[package.name].append((index.entry, package))
+
+    def offers(self) -> Iterator[KernelOffer]:
+        """Return the kernels, each in its newest version of which everything is there."""
+        for name, served in self._by_name.items():
+            release = _release(name)
+            for deb in dict.fromkeys(package.arch for _, package in served) if release else ():
+                found = [(entry, package) for entry, package in served if package.arch == deb]
+                real = [(entry, package) for entry, package in found if not self._is_meta(package)]
+                if real and release and deb in machines():
+                    yield from self._newest(release, real)
+
+    def _is_meta(self, package: AptPackage) -> bool:
+        """Tell whether a package only stands for a kernel's: it depends on the headers of another release."""
+        needs = (need.name for group in package.needs for need in group)
+        return any(_release(name) and self._is_kernel(name) for name in needs)
+
+    def _is_kernel(self, name: str) -> bool:
+        # Ubuntu: linux-headers-6.8.0-40, the common part of 6.8.0-40-generic, is of architecture `all`.
+        return all(package.arch != "all" for _, package in self._by_name.get(name, ()))
+
+    def _newest(self, release: KernelRelease, served: list[tuple[AptEntry, AptPackage]]) -> Iterator[KernelOffer]:
+        reasons = []
+        for entry, package in sorted(served, key=lambda one: version_key(one[1].version), reverse=True):
+            try:
+                packages = self._with_needs(entry, package)
+            except _Missing as error:
+                reasons.append(str(error))
+                continue
+            files = tuple(one.file for one in packages)
+            yield KernelOffer(release, machines()[package.arch], AptKernels.name, files, entry.line)
+            return
+        self._progress.info(f"{release} is left out: {reasons[0]}")
+
+    def _with_needs(self, entry: AptEntry, package: AptPackage) -> list[AptPackage]:
+        """Return a package and all header packages that it needs, directly or not."""
+        found = [(entry, package)]
+        for home, one in found:  # grows meanwhile
+            for group in one.needs:
+                chosen = next(filter(None, (self._choose(need, package.arch, home) for need in group)), None)
+                if chosen is None:
+                    wanted = " | ".join(f"{need.name} {need.relation} {need.version}".strip() for need in group)
+                    raise _Missing(f"{one.name} {one.version} needs {wanted}, which no archive has")
+                if chosen not in found:
+                    found.append(chosen)
+        return [one for _, one in found]
+
+    def _choose(self, need: Need, arch: str, home: AptEntry) -> tuple[AptEntry, AptPackage] | None:
+        """Return the newest version that will do: of the same archive, if there is one."""
+        fit = [
+            (entry, package)
+            for entry, package in self._by_name.get(need.name, ())
+            if package.arch in (arch, "all") and need.is_met_by(package.version)
+        ]
+        near = [one for one in fit if one[0] == home]
+        return max(near or fit, key=lambda one: version_key(one[1].version), default=None)
+
+
+def _release(name: str) -> KernelRelease | None:
+    """Return the kernel that a package is called after, if it can be the headers of one."""
+    uname_r = name.removeprefix(_PREFIX)
+    if uname_r == name or not uname_r[:1].isdigit() or "-common" in uname_r:
+        return None
+    try:
+        return KernelRelease(uname_r)
+    except ValueError:
+        return None

@@ -1,0 +1,261 @@
+"""The store: header packages of any kernel, unpacked once, never installed, shared by all projects.
+
+    kernels/packages/SHA256/root/...   a package's files, at the paths they were packaged for
+    kernels/packages/SHA256/entry.json what it is, and what its files looked like when they were unpacked
+    kernels/known/IDENTITY.json        what was read of a kernel, so that it is read once
+
+A package is named by its digest, so two archives that serve the same one share it, and an entry can only be
+whole: it is unpacked aside and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pkgkmod.cachefolder import cache_folder
+from pkgkmod.errors import KernelError
+from pkgkmod.kernels.download import fetch_package
+from pkgkmod.kernels.tree import packaged_folders, read_kernel, stat_manifest
+from pkgkmod.model.kernel import Compiler, Kernel, KernelOffer, KernelRelease, Mount, PackageFile
+from pkgkmod.plugins import KernelArchive
+from pkgkmod.progress import Progress
+from pkgkmod.workspace import write_atomically
+
+_ENTRY = "entry.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A package in the store."""
+
+    package: PackageFile
+    folder: Path
+    used: float
+    """When a build used it last, seconds since 1970."""
+    bytes: int
+    """Space that its files take."""
+
+
+class Store:
+    """The store of one user; several processes may use it at a time."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder() / "kernels"
+        self._packages = self.folder / "packages"
+        self._known = self.folder / "known"
+
+    def has(self, offer: KernelOffer) -> bool:
+        """Tell whether all packages of a kernel are here."""
+        return all((self._packages / package.sha256 / _ENTRY).exists() for package in offer.packages)
+
+    def kernel(self, offer: KernelOffer) -> Kernel:
+        """Return a kernel whose packages are here; raise KernelError if they hold no usable build tree."""
+        mounts = tuple(mount for p in offer.packages for mount in packaged_folders(self._packages / p.sha256 / "root"))
+        record = self._known / f"{offer.identity}.json"
+        try:
+            facts = json.loads(record.read_text(encoding="utf-8"))
+            return _from_record(facts, offer, mounts)
+        except (OSError, ValueError, KeyError, TypeError):
+            kernel = self._read(offer, mounts)
+        self._known.mkdir(parents=True, exist_ok=True)
+        _write_json(record, _to_record(kernel))
+        return kernel
+
+    @staticmethod
+    def _read(offer: KernelOffer, mounts: tuple[Mount, ...]) -> Kernel:
+        """Find the build tree of the offer's release among its packages' folders."""
+        trees = [m.target for m in mounts if (m.source / "include/generated/utsrelease.h").is_file()]
+        # SUSE: /usr/src/linux-VERSION-obj/ARCH/FLAVOUR
+        for mount in mounts:
+            found = sorted(mount.source.glob("*/*/include/generated/utsrelease.h"))
+            trees += [mount.target / path.parents[2].relative_to(mount.source) for path in found]
+        for tree in trees:
+            kernel = read_kernel(tree, offer.source, mounts=mounts, offer=offer)
+            if kernel.uname_r == offer.uname_r:
+                return kernel
+        names = ", ".join(f"{package.name} {package.version}" for package in offer.packages)
+        raise KernelError(f"the packages of {offer.uname_r} hold no build tree for it", details=f"unpacked: {names}")
+
+    def fetch(self, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> Kernel:
+        """Fetch and unpack what is missing of a kernel; raise KernelError if it cannot be had."""
+        for package in offer.packages:
+            with self._locked(package):
+                if not (self._packages / package.sha256 / _ENTRY).exists():
+                    self._add(package, offer, archive, progress)
+        return self.kernel(offer)
+
+    def _add(self, package: PackageFile, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> None:
+        self._packages.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=self._packages, prefix=".new-"))
+        try:
+            file = aside / "package"
+            with progress.step(f"Fetching {package.name} {package.version}"):
+                fetch_package(package, file, progress)
+                archive.unpack(file, package, offer, aside / "root")
+            file.unlink()
+            _make_readable(aside)
+            facts = {
+                "package": asdict(package),
+                "source": offer.source,
+                "archive": offer.archive,
+                "files": _manifest_digest(aside / "root"),
+                "bytes": _space(aside / "root"),
+            }
+            _write_json(aside / _ENTRY, facts)
+            aside.rename(self._packages / package.sha256)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def repaired(self, kernel: Kernel, archive: KernelArchive | None, progress: Progress) -> None:
+        """Make sure that the kernel's files are as they were unpacked, fetching again what was damaged.
+
+        Cheap enough for a compile (0.1 s), too slow for a run with nothing to do. Marks the packages as used.
+        Raise KernelError if a damaged package cannot be had again.
+        """
+        if kernel.offer is None:
+            return
+        for package in kernel.offer.packages:
+            folder = self._packages / package.sha256
+            with self._locked(package):
+                if _is_intact(folder):
+                    os.utime(folder / _ENTRY)
+                    continue
+                progress.warning(f"{package.name} {package.version} is damaged in the store: it is fetched again")
+                if archive is None:
+                    raise KernelError(
+                        f"{package.name} {package.version} is damaged in the store, and its archive is not configured",
+                        details=f"it came from {kernel.offer.archive}",
+                    )
+                doomed = Path(tempfile.mkdtemp(dir=self._packages, prefix=".old-"))
+                if folder.exists():
+                    folder.rename(doomed / "package")
+                shutil.rmtree(doomed, ignore_errors=True)
+                self._add(package, kernel.offer, archive, progress)
+
+    def entries(self) -> list[Entry]:
+        """Return the packages that are here, the one that was used longest ago first."""
+        found = []
+        for path in self._packages.glob(f"*/{_ENTRY}"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                facts = json.loads(path.read_text(encoding="utf-8"))
+                package = PackageFile(**facts["package"])
+                found.append(Entry(package, path.parent, path.stat().st_mtime, int(facts["bytes"])))
+        return sorted(found, key=lambda entry: entry.used)
+
+    def prune(self, *, unused_for: float, dry_run: bool = False) -> list[Entry]:
+        """Remove the packages that no build used for `unused_for` seconds; return what is (or would be) removed.
+
+        Waits until no run uses the store.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".in-use").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            before = time.time() - unused_for
+            doomed = [entry for entry in self.entries() if entry.used <= before]
+            if not dry_run:
+                for entry in doomed:
+                    _remove(entry.folder)
+                for leftover in self._packages.glob(".*"):  # of killed runs
+                    _remove(leftover)
+            fcntl.flock(file, fcntl.LOCK_UN)
+        return doomed
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `prune` from removing anything."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".in-use").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+    @contextmanager
+    def _locked(self, package: PackageFile) -> Iterator[None]:
+        """Let one process at a time work on a package."""
+        locks = self.folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with (locks / package.sha256[:16]).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        facts = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
+        return bool(facts["files"] == _manifest_digest(folder / "root"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _manifest_digest(root: Path) -> str:
+    text = stat_manifest(root).replace(f"{root}/", "")
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _space(root: Path) -> int:
+    return sum(path.lstat().st_size for path in root.rglob("*"))
+
+
+def _make_readable(folder: Path) -> None:
+    """Let everybody read, whatever the umask: the compiler runs as another user. Nobody may write."""
+    folder.chmod(0o755)
+    for parent, folders, files in os.walk(folder):
+        for name in folders:
+            if not (path := Path(parent, name)).is_symlink():
+                path.chmod(0o755)
+        for name in files:
+            if not (path := Path(parent, name)).is_symlink():
+                path.chmod(0o555 if path.stat().st_mode & 0o100 else 0o444)
+
+
+def _remove(path: Path) -> None:
+    """Take an entry out of the way in one step, then remove it."""
+    doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=".old-"))
+    with contextlib.suppress(OSError):
+        path.rename(doomed / "package")
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_atomically(path, json.dumps(content, indent=1))
+
+
+def _to_record(kernel: Kernel) -> dict[str, Any]:
+    return {
+        "release": kernel.uname_r,
+        "arch": kernel.arch,
+        "tree": str(kernel.tree),
+        "also_needs": [str(path) for path in kernel.also_needs],
+        "compiler": asdict(kernel.compiler) if kernel.compiler else None,
+    }
+
+
+def _from_record(facts: dict[str, Any], offer: KernelOffer, mounts: tuple[Mount, ...]) -> Kernel:
+    return Kernel(
+        release=KernelRelease(facts["release"]),
+        arch=facts["arch"],
+        tree=Path(facts["tree"]),
+        source=offer.source,
+        identity=offer.identity,
+        compiler=Compiler(**facts["compiler"]) if facts["compiler"] else None,
+        also_needs=tuple(Path(path) for path in facts["also_needs"]),
+        mounts=mounts,
+        offer=offer,
+    )
