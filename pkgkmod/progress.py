@@ -1,24 +1,30 @@
 """What is happening, told to a person at a terminal, to a log, or to a program.
 
 The rest of the code reports events here and never prints. Three speakers share one small interface:
-`Plain` writes lines, `Live` adds a line that moves on a terminal, `JsonLines` writes one object a line.
+`Plain` writes lines, `Live` adds what moves at the bottom of a terminal, `JsonLines` writes one object a line.
+Steps run side by side, so every speaker may be called from any thread.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def escape_controls(text: str) -> str:
-    """Return `text` with control characters made visible: names from git must not drive a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+def escape_controls(text: str, *, keep: str = "\n\t") -> str:
+    """Return `text` with control characters made visible, but for `keep`: names from git must not drive a terminal."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 class Progress:
@@ -80,11 +86,13 @@ class Plain(Progress):
         self.verbosity = verbosity
         self.verbose = verbosity > 0
         self.quiet = quiet
+        self._lock = RLock()
 
     def write(self, text: str) -> None:
         """Write one line."""
-        self.stream.write(escape_controls(text) + "\n")
-        self.stream.flush()
+        with self._lock:
+            self.stream.write(escape_controls(text) + "\n")
+            self.stream.flush()
 
     def started(self, text: str) -> None:
         """A step begins."""
@@ -117,66 +125,66 @@ class Plain(Progress):
 
 
 class Live(Plain):
-    """Lines with colours, and a moving last line that says what is going on."""
+    """Lines with colours; below them a table of what runs for many kernels, or a moving line about the present step."""
 
-    def __init__(self, *, verbosity: int = 0, quiet: bool = False) -> None:
+    def __init__(self, *, verbosity: int = 0, quiet: bool = False, console: Console | None = None) -> None:
         super().__init__(verbosity=verbosity, quiet=quiet)
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.status import Status
+        from rich.text import Text
 
-        self._console = Console(stderr=True, highlight=False, soft_wrap=False)
-        self._escape = escape
-        self._make_status = Status
-        self._status: Status | None = None
-        self._texts: list[str] = []
+        from pkgkmod.terminal import Screen
+
+        self._screen = Screen(console)
+        self._make_text = Text
 
     def write(self, text: str) -> None:
-        """Write one line above the moving one."""
-        self._console.print(self._escape(escape_controls(text)))
+        """Write one line above what moves."""
+        self._say("", text)
 
-    def _show(self, extra: str = "") -> None:
-        if not self._texts:
-            self.close()
-            return
-        width = max(self._console.width - 4, 20)
-        text = escape_controls(self._texts[-1] + extra)
-        text = self._escape(text if len(text) <= width else text[: width - 1] + "…")
-        if self._status is None:
-            self._status = self._make_status(text, console=self._console, spinner="dots")
-            self._status.start()
-        else:
-            self._status.update(text)
+    def _say(self, mark: str, text: str, *, style: str = "", more: str = "") -> None:
+        line = self._make_text(mark, style=style)
+        self._screen.say(self._make_text.assemble(line, escape_controls(text), (more, "dim")))
 
     def started(self, text: str) -> None:
         """A step begins: it moves into the last line."""
         if not self.quiet:
-            self._texts.append(text)
-            self._show()
+            self._screen.begin(escape_controls(text, keep=""))
 
     def finished(self, text: str, seconds: float, *, ok: bool) -> None:
-        """A step ended: it becomes a line of its own."""
-        if text in self._texts:
-            self._texts.remove(text)
-        self._show()
-        if not self.quiet or not ok:
-            mark = "[green]✓[/green]" if ok else "[red]✗[/red]"
-            self._console.print(f"{mark} {self._escape(escape_controls(text))} [dim]{seconds:.1f} s[/dim]")
+        """A step ended: it becomes a line of its own, unless the table tells it."""
+        self._screen.end(escape_controls(text, keep=""))
+        if not self._screen.has_table and (not self.quiet or not ok):
+            mark, style = ("✓ ", "green") if ok else ("✗ ", "red")
+            self._say(mark, text, style=style, more=f" {seconds:.1f} s")
 
     def warning(self, text: str) -> None:
         """Something that should be looked at, in yellow."""
-        self._console.print(f"[yellow]warning:[/yellow] {self._escape(escape_controls(text))}")
+        self._say("warning: ", text, style="yellow")
 
     def amount(self, done: int, total: int) -> None:
         """Show how far the present step is."""
+        self._screen.amount(f" ({done} of {total})")
+
+    def matrix(self, cells: Sequence[tuple[str, str]]) -> None:
+        """Make ready a table, if there is more than one kernel or target in it."""
         if not self.quiet:
-            self._show(f" ({done} of {total})")
+            self._screen.announce(
+                [(escape_controls(row, keep=""), escape_controls(stage, keep="")) for row, stage in cells]
+            )
+
+    def cell(self, cell: tuple[str, str], state: str) -> None:
+        """Change a cell of the table."""
+        row, stage = cell
+        self._screen.settle(escape_controls(row, keep=""), escape_controls(stage, keep=""), state)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Say why a step failed, where the table has only room for a mark."""
+        if kind == "failed" and self._screen.has_table:
+            where = "/".join(facts[key] for key in ("target", "kernel") if facts[key] != "_")
+            self._say("✗ ", f"{facts['stage']} {where}".rstrip() + f": {facts['reason']}", style="red")
 
     def close(self) -> None:
-        """Take the moving line away."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        """Leave the table as it is in the end, or take the moving line away, and show the cursor."""
+        self._screen.close()
 
 
 class JsonLines(Progress):
@@ -185,11 +193,14 @@ class JsonLines(Progress):
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
         self.verbose = True
+        self._lock = RLock()
 
     def event(self, kind: str, **facts: Any) -> None:
         """Write one object."""
-        self.stream.write(json.dumps({"event": kind, **facts}, default=str) + "\n")
-        self.stream.flush()
+        line = json.dumps({"event": kind, **facts}, default=str) + "\n"
+        with self._lock:
+            self.stream.write(line)
+            self.stream.flush()
 
     def started(self, text: str) -> None:
         """A step begins."""
@@ -211,6 +222,14 @@ class JsonLines(Progress):
         """The present step has done `done` of `total`."""
         self.event("amount", done=done, total=total)
 
+    def matrix(self, cells: Sequence[tuple[str, str]]) -> None:
+        """The run that begins will settle these cells."""
+        self.event("matrix", cells=len(cells))
+
+    def cell(self, cell: tuple[str, str], state: str) -> None:
+        """A cell is running, or settled."""
+        self.event("cell", row=cell[0], stage=cell[1], state=state)
+
     def command(self, argv: Sequence[str], log: Path | None) -> None:
         """A program is started."""
         self.event("command", argv=list(argv), log=log)
@@ -220,6 +239,12 @@ def open_progress(*, json_lines: bool, verbosity: int, quiet: bool) -> Progress:
     """Return the speaker that suits where standard error goes."""
     if json_lines:
         return JsonLines()
-    if sys.stderr.isatty() and not verbosity:
+    if not verbosity and _can_draw(sys.stderr):
         return Live(quiet=quiet)
     return Plain(verbosity=verbosity, quiet=quiet)
+
+
+def _can_draw(stream: TextIO) -> bool:
+    """Tell whether something may move there: on a terminal that knows how to, and has the characters."""
+    able = os.environ.get("TERM") not in ("dumb", "unknown") and "utf" in (stream.encoding or "").lower()
+    return stream.isatty() and able
