@@ -3,12 +3,14 @@
     .venv/bin/python -m bench.matrix --prepare        # once, as root: what it needs, with apt-get
     .venv/bin/python -m bench.matrix [--driver e1000e|hello|both] [--kernels 10] [--repeat 3]
 
-Prints tables in Markdown; bench/MATRIX.md says what they mean.
+Prints tables in Markdown; bench/README.md says what they mean.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import re
 import resource
@@ -193,9 +195,23 @@ def measure(phase: Phase, runs: Runs, place: Path) -> None:
     started = time.perf_counter()
     peaks = [run(step, place, watch=phase.is_tool) for step in phase.steps]
     runs.wall.append(time.perf_counter() - started)
+    reap()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     runs.cpu.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     runs.memory.append(max(peaks))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes that lose theirs: bubblewrap leaves its own unwaited for, with their CPU time."""
+    pr_set_child_subreaper = 36  # prctl(2)
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+
+
+def reap() -> None:
+    """Wait for all processes that were adopted, so that getrusage counts them."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def check_results(name: str, matrix: Matrix, place: Path) -> None:
@@ -328,6 +344,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the benchmark."""
     given = arguments()
+    adopt_orphans()
     if given.prepare:
         subprocess.run(["apt-get", "update"], check=True)
         kernels = newest_kernels(given.kernels)

@@ -14,6 +14,8 @@ import os
 import select
 import termios
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _LEAST_MEMORY = 512 * 1024 * 1024
@@ -62,6 +64,21 @@ class JobServer:
             self._running -= 1
             if self._running == 0 and (lost := self.jobs - _pending(self._reader)) > 0:
                 os.write(self._writer, b"+" * lost)
+
+    @contextmanager
+    def with_spare(self) -> Iterator[int]:
+        """Give a program that cannot share the budget the jobs that are free now; return how many it may run.
+
+        That is its own, and those that were free: others get them back when it ends.
+        """
+        spare = 0
+        try:
+            while self.take(0):
+                spare += 1
+            yield 1 + spare
+        finally:
+            for _ in range(spare):
+                self.give_back()
 
     def close(self) -> None:
         """Close the pipe."""

@@ -56,17 +56,17 @@ def rebuild(ctx: click.Context, /, compare: bool, keep: Path | None, **given: An
         if run.failure:
             raise run.failure
         if compare:
-            _compare(loaded, Workspace(folder), invocation)
+            _compare(loaded, Workspace(folder), invocation, same_inputs=not given["from_source"])
         elif keep:
             click.echo(f"built in {folder}")
 
 
-def _compare(loaded: Loaded, again: Any, invocation: Invocation) -> None:
+def _compare(loaded: Loaded, again: Any, invocation: Invocation, *, same_inputs: bool) -> None:
     from pkgkmod.engine.compare import compare_workspaces
     from pkgkmod.progress import JsonLines
     from pkgkmod.workspace import Workspace
 
-    comparison = compare_workspaces(Workspace(loaded.folder), again)
+    comparison = compare_workspaces(Workspace(loaded.folder), again, same_inputs=same_inputs)
     if invocation.json_lines:
         for name, same in comparison.files.items():
             JsonLines().event("compared", file=name, same=same)
@@ -83,6 +83,8 @@ def _compare(loaded: Loaded, again: Any, invocation: Invocation) -> None:
 
 
 def _print(comparison: Comparison) -> None:
+    for name in comparison.alone:
+        click.echo(f"{'alone':5}  {name}: the project has none that was made of these inputs")
     for name, same in comparison.files.items():
         click.echo(f"{click.style('same' if same else 'OTHER', fg='green' if same else 'red'):5}  {name}")
     if not comparison.different and comparison.files:

@@ -14,6 +14,9 @@ from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import human_size, shortest
 from pkgkmod.errors import did_you_mean
 
+_NAMED = 3
+"""Kernels that are named in a heading; more are counted."""
+
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
     from pkgkmod.engine.execute import Outcome, Run
@@ -181,15 +184,29 @@ def _print_results(made: Sequence[Result], invocation: Invocation, progress: Pro
                 files=paths,
             )
         return
+    for (stage, target), group in _grouped(made).items():
+        kernels = list(dict.fromkeys(kernel for result in group for kernel in _kernels_of(result)))
+        name = stage if target == "_" else f"{stage} {target}"
+        named = ", ".join(kernels) if len(kernels) <= _NAMED else f"{len(kernels)} kernels"
+        click.secho(f"{name} for {named}" if kernels else name, bold=True)
+        for result in group:
+            click.echo(f"in {shortest(result.folder)}")
+            files = files_of(result)
+            width = max((len(name) for name, _ in files), default=0)
+            for name, size in files:
+                click.echo(f"  {name:{width}}  {human_size(size):>8}" if size else f"  {name}/")
+
+
+def _grouped(made: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    """Return results by stage and target, in the order in which they were made."""
+    grouped: dict[tuple[str, str], list[Result]] = {}
     for result in made:
-        target = "" if result.target == "_" else f" {result.target}"
-        kernels = result.artifact.get("kernels") or ([] if result.kernel == "_" else [result.kernel])
-        click.secho(f"{result.stage}{target}" + (f" for {', '.join(kernels)}" if kernels else ""), bold=True)
-        click.echo(f"in {shortest(result.folder)}")
-        files = files_of(result)
-        width = max((len(name) for name, _ in files), default=0)
-        for name, size in files:
-            click.echo(f"  {name:{width}}  {human_size(size):>8}" if size else f"  {name}/")
+        grouped.setdefault((result.stage, result.target), []).append(result)
+    return grouped
+
+
+def _kernels_of(result: Result) -> list[str]:
+    return result.artifact.get("kernels") or ([] if result.kernel == "_" else [result.kernel])
 
 
 _TARGET = click.option("--target", multiple=True, metavar="NAME", help="Only this target; may be given several times.")
@@ -212,6 +229,7 @@ _KERNEL = click.option("--kernel", multiple=True, metavar="RELEASE", help="Only 
 def build(ctx: click.Context, /, **given: Any) -> None:
     """Run every stage that is needed: sources, modules, recipes, packages, driver disk."""
     from pkgkmod.engine.plan import default_stages
+    from pkgkmod.plugins import STAGES, registered
 
     settings: dict[str, Any] = {"build.from_source": True} if given["from_source"] else {}
     if given["no_reuse"]:
@@ -219,8 +237,8 @@ def build(ctx: click.Context, /, **given: Any) -> None:
     if given["jobs"] is not None:
         settings["build.jobs"] = given["jobs"]
     ctx.find_root().obj = invocation = ctx.obj.with_options(given).with_settings(settings)
-    stages = default_stages()
-    run_stages(invocation, stages, given, force=stages if given["force"] else ())
+    force = tuple(registered(STAGES)) if given["force"] else ()
+    run_stages(invocation, default_stages(), given, force=force)
 
 
 @click.command()

@@ -13,6 +13,8 @@ from pkgkmod.programs import SYSTEM_PATH, clean_environment
 from pkgkmod.workspace import Result, Workspace
 
 _LINES = 40
+_RECORDS = (".buildinfo", ".changes")
+"""Files that tell when, and with which packages, something was built: they are to differ (deb-buildinfo(5))."""
 _STAGES = ("build_modules", "generate_spec", "generate_debian", "build_rpm", "build_deb", "build_iso")
 _LONGEST = 600  # seconds that diffoscope may take
 
@@ -23,6 +25,8 @@ class Comparison:
 
     files: Mapping[str, bool]
     first_difference: str = ""
+    alone: tuple[str, ...] = ()
+    """Results of the second build to which the first has no counterpart."""
 
     @property
     def different(self) -> list[str]:
@@ -30,30 +34,48 @@ class Comparison:
         return [name for name, same in self.files.items() if not same]
 
 
-def compare_workspaces(first: Workspace, second: Workspace) -> Comparison:
-    """Compare the newest results of all stages, targets and kernels that both have."""
-    before, after = _newest(first), _newest(second)
+def compare_workspaces(first: Workspace, second: Workspace, *, same_inputs: bool = True) -> Comparison:
+    """Compare what the second build made with what the first one made of the same inputs.
+
+    Without `same_inputs`, the newest results for the same kernels are compared: a package that was compiled in
+    rpmbuild has other inputs than one that was not.
+    """
+    before = _results(first)
     files: dict[str, bool] = {}
+    alone: list[str] = []
     difference = ""
-    for key in sorted(set(before) & set(after), key=lambda key: (_STAGES.index(key[0]), key)):
-        one, other = before[key], after[key]
-        where = "/".join(part for part in key if part != "_")
-        names = sorted({output.path for result in (one, other) for output in result.outputs})
-        for name in names:
+    for other in sorted(
+        _results(second), key=lambda result: (_STAGES.index(result.stage), result.target, result.kernel)
+    ):
+        where = "/".join(part for part in (other.stage, other.target, other.kernel) if part != "_")
+        one = next((result for result in before if _are_alike(result, other, same_inputs=same_inputs)), None)
+        if one is None:
+            alone.append(where)
+            continue
+        for name in sorted({output.path for result in (one, other) for output in result.outputs}):
+            if name.endswith(_RECORDS):
+                continue
             left, right = one.folder / name, other.folder / name
             same = left.is_file() and right.is_file() and filecmp.cmp(left, right, shallow=False)
             files[f"{where}/{name}"] = same
             if not same and not difference:
                 difference = describe_difference(left, right)
-    return Comparison(files, difference)
+    return Comparison(files, difference, tuple(alone))
 
 
-def _newest(workspace: Workspace) -> dict[tuple[str, str, str], Result]:
-    found: dict[tuple[str, str, str], Result] = {}
-    for result in sorted(workspace.all(), key=lambda result: result.finished):
-        if result.state == "ok" and result.stage in _STAGES:
-            found[(result.stage, result.target, result.kernel)] = result
-    return found
+def _results(workspace: Workspace) -> list[Result]:
+    """Return what was made, the newest first."""
+    found = [result for result in workspace.all() if result.state == "ok" and result.stage in _STAGES]
+    return sorted(found, key=lambda result: result.finished, reverse=True)
+
+
+def _are_alike(one: Result, other: Result, *, same_inputs: bool) -> bool:
+    """Tell whether two results should be the same."""
+    if (one.stage, one.target, one.kernel) != (other.stage, other.target, other.kernel):
+        return False
+    if same_inputs:
+        return one.fingerprint == other.fingerprint
+    return bool(one.artifact.get("kernels") == other.artifact.get("kernels"))
 
 
 def describe_difference(one: Path, other: Path) -> str:

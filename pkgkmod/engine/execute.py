@@ -226,8 +226,11 @@ def urgencies(steps: Mapping[Key, Step], workspace: Workspace) -> dict[Key, floa
 
 
 def _expected_seconds(step: Step, workspace: Workspace) -> float:
-    before = workspace.newest(*step.key)
-    return before.seconds if before else 20.0 if isinstance(step.unit, KernelUnit) else 1.0
+    if before := workspace.newest(*step.key):
+        return before.seconds
+    if isinstance(step.unit, KernelUnit):
+        return 20.0
+    return 0.3 * len(step.unit.job.kernels) if isinstance(step.unit, JobUnit) else 1.0
 
 
 def _tell_kept(decision: Decision, progress: Progress) -> None:

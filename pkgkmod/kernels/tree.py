@@ -111,30 +111,45 @@ def _compiler(options: Mapping[str, str]) -> Compiler | None:
     return Compiler("gcc", gcc // 10000, text) if gcc else None
 
 
-@functools.cache
 def _identity(folders: tuple[Path, ...]) -> str:
-    """Digest over names, sizes and times of all files, and over the content of those that say most.
-
-    Reading 17,000 headers takes seconds, asking for their sizes and times 0.1 s.
-    """
+    """Digest over the folders of a build tree."""
     total = hashlib.sha256()
     for folder in folders:
-        for name in (".config", "Module.symvers", "Makefile", "include/generated/utsversion.h"):
-            if (folder / name).is_file():
-                total.update((folder / name).read_bytes())
-        total.update(stat_manifest(folder).encode("utf-8", "surrogateescape"))
+        total.update(_folder_identity(folder).encode())
     return total.hexdigest()
 
 
-def stat_manifest(folder: Path) -> str:
-    """Return a line for each file below `folder`, sorted: its path, size in bytes, and time of change."""
+@functools.cache
+def _folder_identity(folder: Path) -> str:
+    """Digest over names, sizes and times of all files, and over the content of those that say most.
+
+    Reading 17,000 headers takes seconds, asking for their sizes and times 0.1 s. Several flavours share a
+    folder with most of them.
+    """
+    total = hashlib.sha256()
+    for name in (".config", "Module.symvers", "Makefile", "include/generated/utsversion.h", "include/config/auto.conf"):
+        if (folder / name).is_file():
+            total.update((folder / name).read_bytes())
+    # include/config has an empty file for each option of .config, some 7,000 in all.
+    manifest = stat_manifest(folder, without=folder / "include/config")
+    total.update(manifest.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def stat_manifest(folder: Path, *, without: Path | None = None) -> str:
+    """Return a line for each file below `folder`, sorted: its path, size in bytes, and time of change.
+
+    `without` names a folder that is left out.
+    """
     entries = []
     stack = [str(folder)]
+    left_out = str(without)
     while stack:
         with os.scandir(stack.pop()) as found:
             for entry in found:
                 if entry.is_dir(follow_symlinks=False):
-                    stack.append(entry.path)
+                    if entry.path != left_out:
+                        stack.append(entry.path)
                 else:
                     facts = entry.stat(follow_symlinks=False)
                     entries.append(f"{entry.path} {facts.st_size} {facts.st_mtime_ns}")

@@ -13,7 +13,7 @@ from pkgkmod.modules.kconfig import header_lines, make_words
 from pkgkmod.modules.makefiles import usable_directory
 from pkgkmod.modules.survey import Survey
 
-STATIC_FILES = ("pkgkmod.mk", "Kbuild")
+STATIC_FILES = ("pkgkmod.mk", "Kbuild", "pkgkmod-pahole")
 OPTIONS_FILE = "pkgkmod-options.mk"
 KCONFIG_FILE = "pkgkmod-kconfig.h"
 PATCHES_FOLDER = "pkgkmod-patches"

@@ -11,7 +11,7 @@ from pkgkmod.formats.deb import read_deb
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import JobUnit, Option, Work
-from pkgkmod.stages.packaging import builder_of, make_places, packaging_ingredients, run_build
+from pkgkmod.stages.packaging import builder_of, jobs_for, make_places, packaging_ingredients, run_build
 
 _SOURCE = (".dsc", ".orig.tar.xz", ".debian.tar.xz")
 _METADATA = (".changes", ".buildinfo")
@@ -55,8 +55,8 @@ class BuildDeb:
         """Build in a scratch folder, then keep the packages."""
         made = work.one("recipe.deb")
         recipe, builder = made.load(Recipe), builder_of(work.unit)
-        with work.workspace.scratch() as scratch:
-            places = make_places(work, scratch)
+        with work.workspace.scratch() as scratch, jobs_for(work) as jobs:
+            places = make_places(work, scratch, jobs=jobs)
             builder.lay_out(recipe, made.folder, places)
             for command in builder.deb_commands(recipe, work.unit.project, places):
                 run_build(work, command, scratch)

@@ -11,7 +11,7 @@ from pkgkmod.formats.rpm import read_header
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import JobUnit, Option, Work
-from pkgkmod.stages.packaging import builder_of, make_places, packaging_ingredients, run_build
+from pkgkmod.stages.packaging import builder_of, jobs_for, make_places, packaging_ingredients, run_build
 
 
 class BuildRpm:
@@ -81,8 +81,8 @@ class BuildRpm:
         """Build in a scratch folder, then keep the packages."""
         project, made = work.unit.project, work.one("recipe.rpm")
         recipe, builder = made.load(Recipe), builder_of(work.unit)
-        with work.workspace.scratch() as scratch:
-            places = make_places(work, scratch, source_only=project.rpm.srpm_only)
+        with work.workspace.scratch() as scratch, jobs_for(work) as jobs:
+            places = make_places(work, scratch, source_only=project.rpm.srpm_only, jobs=jobs)
             builder.lay_out(recipe, made.folder, places)
             for command in builder.rpm_commands(recipe, project, places):
                 run_build(work, command, scratch)

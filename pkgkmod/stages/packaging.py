@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pkgkmod.command import Command
 from pkgkmod.errors import CompileError, PackageError
-from pkgkmod.jobserver import sensible_jobs
 from pkgkmod.kernels.compiler import compiler_stamps
 from pkgkmod.kernels.inplace import in_place
 from pkgkmod.kernels.provide import repair_kernel
@@ -85,7 +85,20 @@ def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, 
     return found
 
 
-def make_places(work: Work[Any], folder: Path, *, source_only: bool = False) -> Places:
+@contextmanager
+def jobs_for(work: Work[Any]) -> Iterator[int]:
+    """Return how many jobs a package build may run: more than its own only if it compiles.
+
+    Package builders set make's -j themselves, so they cannot share the common budget as a bare make does.
+    """
+    if not work.budget or not compiles(work.unit):
+        yield 1
+        return
+    with work.budget.with_spare() as jobs:
+        yield jobs
+
+
+def make_places(work: Work[Any], folder: Path, *, source_only: bool = False, jobs: int) -> Places:
     """Return the folders for a build, with finished modules where the build takes them."""
     job: Job = work.unit.job
     prebuilt = None
@@ -104,7 +117,7 @@ def make_places(work: Work[Any], folder: Path, *, source_only: bool = False) -> 
         kernel_trees={kernel.uname_r: kernel.tree for kernel in kernels},
         prebuilt=prebuilt,
         source_only=source_only,
-        jobs=work.budget.jobs if work.budget else sensible_jobs(job.project.build.jobs),
+        jobs=jobs,
     )
 
 
@@ -134,7 +147,7 @@ def run_build(work: Work[Any], command: Command, folder: Path) -> None:
     build = job.project.build
     if build.sandbox and command.argv[0] != "mock":
         command = replace(command, sandbox=kernel_sandbox(folder, job.kernels if compiles(work.unit) else ()))
-    done = work.run(replace(command, time_limit=build.time_limit, makes=compiles(work.unit)))
+    done = work.run(replace(command, time_limit=build.time_limit))
     if done.ok:
         return
     error = first_error(done.log.read_text(encoding="utf-8", errors="replace").splitlines())

@@ -42,10 +42,13 @@ set -f; if test -f pkgkmod-patches/series; then while read -r strip file pattern
 		esac; done; done < pkgkmod-patches/series; fi
 endef
 
+# Where the tree has a vmlinux, kbuild gives modules type information (BTF).
+pahole := $(and $(wildcard $(KERNEL_TREE)/vmlinux),$(shell command -v pahole))
+
 # kbuild reads the options from the kernel's .config; variables on the command line win over it, and
 # the header does the same for the compiler (it comes after the kernel's own autoconf.h).
 kbuild = $(MAKE) -C $(KERNEL_TREE) M=$(work) \
-	$(if $(KERNEL_CC),CC=$(KERNEL_CC)) $(if $(LLVM),LLVM=$(LLVM)) \
+	$(if $(KERNEL_CC),CC=$(KERNEL_CC)) $(if $(LLVM),LLVM=$(LLVM)) $(if $(pahole),PAHOLE=$(work)/pkgkmod-pahole) \
 	KCPPFLAGS="-include $(work)/pkgkmod-kconfig.h $(addprefix -I$(work)/,$(INCLUDE_FOLDERS))" \
 	KCFLAGS="$(flags) $(EXTRA_CFLAGS)" KAFLAGS="$(flags)" \
 	$(OPTIONS)
@@ -63,6 +66,7 @@ else
 $(finished)/.finished:
 	rm -rf $(work) && mkdir -p $(work) $(@D)
 	cp -R Kbuild pkgkmod-options.mk pkgkmod-kconfig.h $(TREES) $(work)
+	install -m 0755 pkgkmod-pahole $(work)
 	$(apply_patches)
 	+$(kbuild) modules
 	cp $(addprefix $(work)/,$(objects)) $(@D)
