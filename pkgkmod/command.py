@@ -139,6 +139,7 @@ def _start(argv: list[str], cwd: Path, environment: dict[str, str], shared: tupl
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=shared,
+            umask=0o022,  # what is made must not depend on who calls
         )
     except FileNotFoundError:
         raise ToolError(f"the program '{argv[0]}' is not installed", hint=package_of_tool(argv[0])) from None

@@ -32,9 +32,11 @@ class LocalBuilder:
             for name, file in (("SPECS", recipe.spec), ("SOURCES", recipe.archive)):
                 (places.folder / name).mkdir(parents=True)
                 shutil.copy2(recipe_folder / str(file), places.folder / name)
+            _set_modes(places.folder)
             return
         shutil.copytree(recipe_folder / str(recipe.debian), places.folder / recipe.name / "debian")
         shutil.copy2(recipe_folder / recipe.archive, places.folder)
+        _set_modes(places.folder / recipe.name)
         (places.folder / _TREES).mkdir()
         for release, tree in places.kernel_trees.items():
             (places.folder / _TREES / release).symlink_to(tree)
@@ -69,6 +71,12 @@ class LocalBuilder:
         build = ("dpkg-buildpackage", "-us", "-uc", "-d", "-S" if places.source_only else "-F")
         arch = ("-a", package_arch(places.arch, "deb"))
         return Command(unpack, cwd=tree), Command((*build, *arch), cwd=tree, env=env)
+
+
+def _set_modes(folder: Path) -> None:
+    """Give files the modes that source packages keep, whatever the umask was when they were written."""
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
 
 
 def srpm_command(recipe: Recipe, places: Places) -> Command:

@@ -198,9 +198,11 @@ def _print_results(made: Sequence[Result], invocation: Invocation, progress: Pro
 
 
 def _grouped(made: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Return results by stage and target, in the order in which they were made."""
+    """Return results by stage and target, those of older kernels first."""
+    from pkgkmod.model.kernel import KernelRelease
+
     grouped: dict[tuple[str, str], list[Result]] = {}
-    for result in made:
+    for result in sorted(made, key=lambda result: () if result.kernel == "_" else KernelRelease(result.kernel).age):
         grouped.setdefault((result.stage, result.target), []).append(result)
     return grouped
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pkgkmod import resultcache
 from pkgkmod.command import allow_all, stop_all
-from pkgkmod.engine.plan import Action, Decision, Key, Selection, Step, decide, make_steps
+from pkgkmod.engine.plan import Action, Decision, Key, Selection, Step, concerns, decide, make_steps
 from pkgkmod.errors import PartialError, PkgkmodError, SourcesChangedError
 from pkgkmod.jobserver import JobServer, is_memory_short, sensible_jobs
 from pkgkmod.kernels.store import Store
@@ -68,6 +68,8 @@ def execute(selection: Selection, workspace: Workspace, progress: Progress) -> R
 
     Steps run side by side within one budget of jobs. On Ctrl-C all programs are killed; what was finished stays.
     """
+    if selection.fail_fast and selection.absent:
+        raise next(iter(selection.absent.values()))
     with workspace.locked(progress), Store().in_use():
         steps = {step.key: step for step in make_steps(selection)}
         execution = _Execution(selection, workspace, progress, steps)
@@ -91,6 +93,7 @@ class _Execution:
         self.progress = progress
         self.run = Run(absent=dict(selection.absent))
         self.waiting = dict(steps)
+        self.awaited = {key: _awaited(step, steps) for key, step in steps.items()}
         self.ready: dict[Key, Decision] = {}
         self.under_way: set[Key] = set()
         self.ended: SimpleQueue[tuple[Decision, Result | BaseException]] = SimpleQueue()
@@ -121,7 +124,7 @@ class _Execution:
         while settled:
             settled = False
             for key, step in list(self.waiting.items()):
-                if all(need in self.run.outcomes for _, need in step.needs):
+                if all(need in self.run.outcomes for need in self.awaited[key]):
                     del self.waiting[key]
                     settled = self._settle(step) or settled
 
@@ -133,7 +136,7 @@ class _Execution:
         if reduced is None or (run.errors and self.selection.fail_fast):
             self._note(key, "excluded")
             why = "what it needs failed" if reduced is None else "another step failed"
-            self.progress.info(f"left out: {step.title}: {why}")
+            self.progress.event("excluded", stage=key[0], target=key[1], kernel=key[2], reason=why)
             return True
         try:
             inputs = {run.steps[need].title: run.tokens[need] for _, need in reduced.needs}
@@ -210,6 +213,19 @@ class _Execution:
         self.progress.cell(step.cell, outcome)
         if outcome in ("skipped", "reused"):
             self.progress.event(outcome, stage=key[0], target=key[1], kernel=key[2])
+
+
+def _awaited(step: Step, steps: Mapping[Key, Step]) -> tuple[Key, ...]:
+    """Return the steps that must be settled before a step may begin.
+
+    These are those that it takes something from; and for a package, the compiles of all its kernels: a recipe
+    that names a kernel without modules would be of no use.
+    """
+    needs = [need for _, need in step.needs]
+    if isinstance(step.unit, JobUnit):
+        compiles = [key for key, other in steps.items() if isinstance(other.unit, KernelUnit)]
+        needs += [key for key in compiles if concerns(steps[key].unit, step.unit)]
+    return tuple(dict.fromkeys(needs))
 
 
 def urgencies(steps: Mapping[Key, Step], workspace: Workspace) -> dict[Key, float]:

@@ -21,6 +21,8 @@ from pkgkmod.sources.repository import resolve_source
 from pkgkmod.workspace import digest, write_atomically
 
 LOCK_FILE = "pkgkmod.lock"
+_PROJECT = "{project}"
+"""Stands for the project's folder in addresses and names of keys."""
 _HEAD = "# Made by `pkgkmod lock`: the inputs of the build, pinned. Keep it with the project file; do not edit it.\n\n"
 _UPDATE = "`pkgkmod lock` writes the lock anew; `pkgkmod lock --update` takes newer kernels, too"
 
@@ -62,20 +64,35 @@ class LockedKernel(_Table):
     package: tuple[LockedPackage, ...] = ()
 
     @classmethod
-    def of(cls, kernel: Found) -> Self:
-        """Pin a kernel."""
+    def of(cls, kernel: Found, base: Path) -> Self:
+        """Pin a kernel; what lies in the project's folder `base` is named so that it is found elsewhere, too."""
         offer = kernel if isinstance(kernel, KernelOffer) else kernel.offer
         common = {"release": kernel.uname_r, "arch": kernel.arch, "source": kernel.source}
         if offer is None:
             assert isinstance(kernel, Kernel)
             return cls(**common, digest=tree_digest(kernel))
-        packages = tuple(LockedPackage(**vars(package)) for package in offer.packages)
-        return cls(**common, archive=offer.archive, keys=offer.keys, package=packages)
+        packages = tuple(
+            LockedPackage(**{**vars(package), "url": _portable(package.url, base)}) for package in offer.packages
+        )
+        keys = tuple(_portable(key, base) for key in offer.keys)
+        return cls(**common, archive=_portable(offer.archive, base), keys=keys, package=packages)
 
-    def offer(self) -> KernelOffer:
-        """Return the kernel as an archive offers it."""
-        packages = tuple(PackageFile(**package.model_dump()) for package in self.package)
-        return KernelOffer(KernelRelease(self.release), self.arch, self.source, packages, self.archive, self.keys)
+    def offer(self, base: Path) -> KernelOffer:
+        """Return the kernel as an archive offers it, for a project in the folder `base`."""
+        packages = tuple(
+            PackageFile(**{**package.model_dump(), "url": _local(package.url, base)}) for package in self.package
+        )
+        keys = tuple(_local(key, base) for key in self.keys)
+        archive = _local(self.archive, base)
+        return KernelOffer(KernelRelease(self.release), self.arch, self.source, packages, archive, keys)
+
+
+def _portable(text: str, base: Path) -> str:
+    return text.replace(f"{base.absolute()}/", f"{_PROJECT}/")
+
+
+def _local(text: str, base: Path) -> str:
+    return text.replace(f"{_PROJECT}/", f"{base.absolute()}/")
 
 
 class LockedTarget(_Table):
@@ -108,7 +125,7 @@ class Lock(_Table):
             kernels: list[Found] = []
             for release in pinned.kernels:
                 if locked[release].package:
-                    kernels.append(locked[release].offer())
+                    kernels.append(locked[release].offer(base))
                     continue
                 if local is None:
                     local = {kernel.uname_r: kernel for kernel in local_kernels(project, base)}
@@ -197,7 +214,7 @@ def make_lock(project: Project, base: Path, wanted: Mapping[Target, tuple[Found,
             LockedTarget(name=target.id, wanted=target.kernels, kernels=tuple(k.uname_r for k in found))
             for target, found in wanted.items()
         ),
-        kernel=tuple(LockedKernel.of(kernel) for kernel in distinct.values()),
+        kernel=tuple(LockedKernel.of(kernel, base) for kernel in distinct.values()),
     )
 
 

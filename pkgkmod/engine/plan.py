@@ -156,11 +156,11 @@ def _units(stage: Stage[Any], selection: Selection) -> Iterator[Unit]:
 def _needs(stage: Stage[Any], unit: Unit, project: Project, known: Iterable[Step]) -> Iterator[tuple[str, Key]]:
     for kind in stage.consumes(project):
         for step in known:
-            if step.stage.produces == kind and _concerns(step.unit, unit):
+            if step.stage.produces == kind and concerns(step.unit, unit):
                 yield kind, step.key
 
 
-def _concerns(made: Unit, taker: Unit) -> bool:
+def concerns(made: Unit, taker: Unit) -> bool:
     """Tell whether what was made for one unit is an input of another."""
     if isinstance(made, JobUnit) and isinstance(taker, JobUnit):
         return made.key == taker.key

@@ -102,7 +102,7 @@ def _not_found(text: str, available: Sequence[Found]) -> KernelError:
     if not names:
         hint = (
             "install the headers of a kernel (linux-headers-..., kernel-devel), name folders in plugin.folder.paths, "
-            "or an archive in plugin.apt.archives"
+            "or an archive in plugin.apt.archives or plugin.rpm-md.repositories"
         )
     elif close := near(text, names):
         hint = f"nearest: {', '.join(close)}; `pkgkmod kernels list` shows all {len(names)}"
