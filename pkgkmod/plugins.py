@@ -22,6 +22,7 @@ from pkgkmod.model.kernel import Kernel, KernelOffer, PackageFile
 from pkgkmod.model.places import Places
 from pkgkmod.model.project import CheckLevel, Project
 from pkgkmod.progress import Progress
+from pkgkmod.sandbox import isolation
 from pkgkmod.workspace import Draft, Result, Workspace
 
 STAGES = "pkgkmod.stages"
@@ -132,6 +133,14 @@ class Work(Generic[U_co]):
         """Return the only input of a kind."""
         (found,) = self.inputs[kind]
         return found
+
+    @property
+    def isolated(self) -> bool:
+        """True if programs run in the sandbox; said once where they should, and cannot."""
+        isolated, why_not = isolation(self.unit.project.build.sandbox)
+        if why_not:
+            self.progress.warn_once(why_not)
+        return isolated
 
     def run(self, command: Command) -> Completed:
         """Run a program; what it writes goes to the result's log."""

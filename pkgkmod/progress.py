@@ -31,6 +31,7 @@ class Progress:
     """Base of all speakers, and the one that says nothing."""
 
     verbose = False
+    _warned: frozenset[str] = frozenset()
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
@@ -55,6 +56,12 @@ class Progress:
 
     def warning(self, text: str) -> None:
         """Something that should be looked at."""
+
+    def warn_once(self, text: str) -> None:
+        """Something that should be looked at, and that many steps would say."""
+        if text not in self._warned:
+            self._warned |= {text}
+            self.warning(text)
 
     def amount(self, done: int, total: int) -> None:
         """The present step has done `done` of `total`."""

@@ -12,11 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pkgkmod.errors import SandboxError
+from pkgkmod.errors import SandboxError, ToolError
 from pkgkmod.model.kernel import Mount
 from pkgkmod.programs import clean_environment, find_tool
 
 UNPRIVILEGED_USER = "nobody"
+# What the build roots of farms have at their top: everything in them is thrown away afterwards. Containers are not
+# meant: toolbox and distrobox show the home folder in one.
+_THROW_AWAY = {
+    "/.buildenv": "an OBS build root",
+    "/.build.packages": "an OBS build root",
+    "/builddir/build": "a mock or Koji build root",
+}
 
 
 @dataclass(frozen=True)
@@ -174,3 +181,23 @@ def check_sandbox() -> None:
             details=done.stderr.strip(),
             hint="--no-sandbox compiles without isolation: sources then run their makefiles with your rights",
         )
+
+
+@functools.cache
+def isolation(wanted: bool) -> tuple[bool, str]:
+    """Return whether programs are to be isolated, and, if not although it is wanted, why.
+
+    A build root of a farm often allows no namespaces, and is a sandbox itself: there programs run as they are.
+    Raise SandboxError elsewhere: a workstation has more to lose.
+    """
+    if not wanted:
+        return False, ""
+    try:
+        check_sandbox()
+    except (SandboxError, ToolError) as error:
+        kind = next((kind for place, kind in _THROW_AWAY.items() if Path(place).exists()), None)
+        if kind is None:
+            raise
+        reason = error.details.splitlines()[-1] if error.details else error.brief
+        return False, f"this is {kind} that allows no isolation ({reason}): modules are compiled in place"
+    return True, ""

@@ -15,7 +15,7 @@ from pkgkmod.model.artifacts import BuiltModule, ModuleSet
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.project import Build
 from pkgkmod.programs import find_tool
-from pkgkmod.sandbox import Sandbox
+from pkgkmod.sandbox import Sandbox, isolation
 
 # gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT
 _ERROR = re.compile(r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: |ERROR: modpost: )(.*)$")
@@ -29,7 +29,7 @@ def compile_command(folder: Path, kernel: Kernel, build: Build) -> Command:
     """
     compiler = find_compiler(kernel, any_compiler=build.any_compiler)
     variables = ["KERNEL_" + v if v.startswith("CC=") else v for v in make_variables(kernel, compiler)]
-    sandbox = kernel_sandbox(folder, (kernel,)) if build.sandbox else None
+    sandbox = kernel_sandbox(folder, (kernel,)) if isolation(build.sandbox)[0] else None
     env = {}
     if build.ccache and not kernel.root:
         find_tool("ccache", needed_for="build.ccache")

@@ -71,10 +71,11 @@ class BuildModules:
         with work.workspace.scratch() as scratch:
             folder = scratch / "build"
             write_build_folder(project, plan, imported, include_folders(imported / "tree"), folder)
-            if not project.build.sandbox:
+            isolated = work.isolated
+            if not isolated:
                 kernel = in_place(kernel, scratch / "kernel")
             command = compile_command(folder, kernel, project.build)
-            if not project.build.sandbox:
+            if not isolated:
                 command = replace(command, argv=(*command.argv, f"KERNEL_ROOT={scratch / 'kernel'}"))
             done = work.run(command)
             if not done.ok:

@@ -133,7 +133,7 @@ def _kernels_for(work: Work[Any], folder: Path) -> tuple[Kernel, ...]:
         )
     for kernel in job.kernels:
         repair_kernel(kernel, work.progress)
-    if job.project.build.sandbox:
+    if work.isolated:
         return job.kernels
     return tuple(in_place(kernel, folder / "kernels" / kernel.uname_r) for kernel in job.kernels)
 
@@ -145,7 +145,7 @@ def run_build(work: Work[Any], command: Command, folder: Path) -> None:
     """
     job: Job = work.unit.job
     build = job.project.build
-    if build.sandbox and command.argv[0] != "mock":
+    if command.argv[0] != "mock" and work.isolated:
         command = replace(command, sandbox=kernel_sandbox(folder, job.kernels if compiles(work.unit) else ()))
     done = work.run(replace(command, time_limit=build.time_limit))
     if done.ok:

@@ -201,17 +201,36 @@ def test_a_tool_that_is_not_installed_is_named_with_its_package(ready, monkeypat
     assert "xorriso" in said.partition("hint:")[2]
 
 
-def test_no_isolation_is_refused_with_the_reason_unless_told(ready, monkeypatch, capsys):
+@pytest.fixture
+def unwrapped(ready, monkeypatch):
+    """A machine that allows no namespaces."""
     monkeypatch.chdir(ready)
-    sandbox.check_sandbox.cache_clear()
     refusing = ["/bin/sh", "-c", "echo namespaces are forbidden >&2; exit 1"]
     monkeypatch.setattr(sandbox, "_wrapper", lambda root: refusing)
+    for kept in (sandbox.check_sandbox, sandbox.isolation):
+        kept.cache_clear()
+    yield
+    for kept in (sandbox.check_sandbox, sandbox.isolation):
+        kept.cache_clear()
+
+
+def test_no_isolation_is_refused_with_the_reason_unless_told(capsys, unwrapped):
     assert cli._run(["build_modules"]) == 11
     said = capsys.readouterr().err
     assert "namespaces are forbidden" in said
     assert "--no-sandbox" in said
     assert cli._run(["build_modules", "--no-sandbox"]) == 0
-    sandbox.check_sandbox.cache_clear()
+
+
+def test_a_build_root_without_isolation_compiles_in_place_and_says_so(ready, monkeypatch, capsys, tmp_path, unwrapped):
+    """A stand-in for a farm's root: its mark at the top is a file of the test's."""
+    (tmp_path / ".buildenv").touch()
+    monkeypatch.setattr(sandbox, "_THROW_AWAY", {str(tmp_path / ".buildenv"): "an OBS build root"})
+    assert cli._run(["build"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("this is an OBS build root that allows no isolation (namespaces are forbidden)") == 1
+    assert "compiled in place" in said
+    assert results_of(ready, "build_deb")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
