@@ -24,7 +24,6 @@ from pkgkmod.kernels.aptindex import (
     save_index,
     version_key,
 )
-from pkgkmod.kernels.aptrelease import fetch_release
 from pkgkmod.kernels.aptsources import AptEntry, apt_folder, machine_entries, machines, parse_line
 from pkgkmod.model.kernel import KernelOffer, KernelRelease, PackageFile
 from pkgkmod.programs import find_tool
@@ -61,8 +60,8 @@ class AptKernels:
     ) -> Iterator[KernelOffer]:
         """Return the kernels of `plugin.apt.archives`; see KernelArchive.
 
-        Of the machine's own archives, those that cannot be had or are not believed are left out with a warning,
-        as apt does; it is an error if none is left.
+        Of the machine's own archives, those that cannot be had or are not believed count as they were seen last, or
+        are left out, with a warning, as apt does; it is an error if none is left.
         """
         asked = _entries(settings, base, progress)
         indexes, failures = [], []
@@ -72,19 +71,25 @@ class AptKernels:
             except KernelError as error:
                 if one.by_name:
                     raise
-                failures.append((one.entry, error))
+                kept = load_index(one.entry, _record(one.entry))
+                if kept and not kept.failure:
+                    progress.warning(f"{error.brief}; {one.entry.place} is taken as it was seen last")
+                    indexes.append(kept)
+                else:
+                    failures.append((one.entry, error))
         if failures and not any(not index.failure for index in indexes):
             raise failures[0][1]
-        for entry, error in failures:
-            progress.warning(f"{error.brief}; it is left out")
+        for entry, failure in failures:
+            progress.warning(f"{failure.brief}; it is left out")
             # So that it is asked again only when somebody asks for news.
-            save_index(AptIndex(entry, (), {}, error.brief), _record(entry))
+            save_index(AptIndex(entry, (), {}, failure.brief), _record(entry))
         return _Resolver(indexes, progress).offers()
 
     def unpack(self, package: Path, file: PackageFile, offer: KernelOffer, destination: Path) -> None:
         """Unpack a .deb with dpkg-deb, which runs none of its scripts; see KernelArchive."""
         find_tool("dpkg-deb", needed_for="Debian packages")
         said = _dpkg_deb(file, "-f", str(package), "Package", "Version")
+        said = tuple(line for line in said if line.startswith(("Package: ", "Version: ")))  # dpkg-deb may warn, too
         if sorted(said) != [f"Package: {file.name}", f"Version: {file.version}"]:
             raise KernelError(
                 f"the package of {file.name} {file.version} is another one",
@@ -142,6 +147,8 @@ def _index(entry: AptEntry, *, ask: bool, progress: Progress) -> AptIndex:
         if kept.failure:
             progress.info(f"{kept.failure}; it is left out")
         return kept
+    from pkgkmod.kernels.aptrelease import fetch_release  # needed for news only
+
     with progress.step(f"Reading the index of {entry.place}"):
         release = fetch_release(entry, _folder(entry), progress)
         listing = listing_of(entry, release)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import functools
-import gzip
 import json
-import lzma
 import re
 import tempfile
 import urllib.parse
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pkgkmod.errors import KernelError
-from pkgkmod.kernels.aptrelease import AptRelease
 from pkgkmod.kernels.aptsources import AptEntry
-from pkgkmod.kernels.download import NotFound, fetch_package
 from pkgkmod.model.kernel import PackageFile
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import write_atomically
+
+if TYPE_CHECKING:
+    from pkgkmod.kernels.aptrelease import AptRelease
 
 _FORMAT = 1  # of what is kept; raised when it changes
 # linux-headers-*, linux-kbuild-*; Ubuntu's other kernels: linux-hwe-6.8-headers-6.8.0-40
@@ -30,7 +28,8 @@ _STANZA = re.compile(rb"\nPackage: linux-(?:[a-z0-9.+-]+-)?(?:headers|kbuild)-")
 _RELATION = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9.+-]*)(?::\w+)?\s*(?:\(\s*(?P<op><<|<=|=|>=|>>)\s*(?P<version>\S+?)\s*\))?"
 )
-_UNPACK: Mapping[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress, "": bytes}
+_FORMS = (".xz", ".gz", "")  # of a Packages file, the smallest first
+_PIECE = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def version_key(text: str) -> tuple[Any, ...]:
 def _part_key(text: str) -> tuple[tuple[tuple[int, ...], int], ...]:
     """Return what orders one part of a version: ~ is before its end, its end before letters, these before others."""
     pieces = re.findall(r"([^0-9]*)([0-9]*)", text)
-    return tuple((tuple(map(_order, other)) + (0,), int(number or 0)) for other, number in pieces)
+    return tuple(((*map(_order, other), 0), int(number or 0)) for other, number in pieces)
 
 
 def _order(character: str) -> int:
@@ -121,8 +120,10 @@ def load_index(entry: AptEntry, file: Path) -> AptIndex | None:
         if kept["format"] != _FORMAT or kept["entry"] != entry.line:
             return None
         packages = tuple(
-            AptPackage(*facts, tuple(tuple(Need(*need) for need in group) for group in groups))
-            for *facts, groups in kept["packages"]
+            AptPackage(
+                name, version, arch, url, sha256, size, tuple(tuple(Need(*n) for n in group) for group in groups)
+            )
+            for name, version, arch, url, sha256, size, groups in kept["packages"]
         )
         return AptIndex(entry, packages, kept["listing"], kept["failure"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -158,7 +159,7 @@ def listing_of(entry: AptEntry, release: AptRelease) -> dict[str, str]:
     for component in entry.components or ("",):
         for arch in (*entry.arches, "all"):
             path = f"{component}/binary-{arch}/Packages" if component else "Packages"
-            forms = [release.files[path + ending][0] for ending in _UNPACK if path + ending in release.files]
+            forms = [release.files[path + ending][0] for ending in _FORMS if path + ending in release.files]
             if forms and (arch != "all" or release.has_index_for_all):
                 found[path] = forms[0]
             elif arch != "all":
@@ -175,14 +176,15 @@ def read_packages(entry: AptEntry, release: AptRelease, listing: Mapping[str, st
     """Fetch the Packages files of an archive and read the header packages out of them."""
     packages: dict[AptPackage, None] = {}
     for path in listing:
-        content = _fetch(entry, release, path, progress)
-        packages |= dict.fromkeys(parse_packages(entry, content))
+        packages |= dict.fromkeys(_fetched(entry, release, path, progress))
     return AptIndex(entry, tuple(packages), listing)
 
 
-def _fetch(entry: AptEntry, release: AptRelease, path: str, progress: Progress) -> bytes:
-    """Return a Packages file, unpacked, in the smallest form that the archive has."""
-    for ending, unpack in _UNPACK.items():
+def _fetched(entry: AptEntry, release: AptRelease, path: str, progress: Progress) -> list[AptPackage]:
+    """Return the header packages of a Packages file, in the smallest form that the archive has."""
+    from pkgkmod.kernels.download import NotFound, fetch_package  # needed for news only
+
+    for ending in _FORMS:
         if path + ending not in release.files:
             continue
         sha256, size = release.files[path + ending]
@@ -191,31 +193,38 @@ def _fetch(entry: AptEntry, release: AptRelease, path: str, progress: Progress) 
         for name in (*names, path + ending):
             package = PackageFile(path + ending, f"of {entry.place}", entry.release_folder + name, sha256, size)
             with tempfile.TemporaryDirectory(prefix="pkgkmod-apt-") as work:
+                file = Path(work, f"Packages{ending}")
                 try:
-                    fetch_package(package, Path(work, "Packages"), progress)
+                    fetch_package(package, file, progress)
                 except NotFound:
                     continue
-                return _unpacked(Path(work, "Packages").read_bytes(), unpack, package)
+                return _read(entry, file, package)
     raise KernelError(
         f"the archive {entry.place} has no {path}, although its Release file names it",
         hint="the archive may be changing just now; try again",
     )
 
 
-def _unpacked(content: bytes, unpack: Callable[[bytes], bytes], package: PackageFile) -> bytes:
+def _read(entry: AptEntry, file: Path, package: PackageFile) -> list[AptPackage]:
+    import gzip
+    import lzma
+    import zlib
+
+    openers: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, "": open}
     try:
-        return unpack(content)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        with openers[file.suffix](file, "rb") as stream:
+            return list(parse_packages(entry, stream))
+    except (gzip.BadGzipFile, EOFError, lzma.LZMAError, zlib.error) as error:
         raise KernelError(f"{package.name} {package.version} cannot be unpacked: {error}") from None
 
 
-def parse_packages(entry: AptEntry, content: bytes) -> Iterator[AptPackage]:
+def parse_packages(entry: AptEntry, stream: IO[bytes]) -> Iterator[AptPackage]:
     """Return the header packages of a Packages file; KernelError if one is malformed."""
     from pkgkmod.formats.deb import read_control  # python-debian needs 0.1 s to load
 
     with tempfile.TemporaryDirectory(prefix="pkgkmod-apt-") as work:
         cut = Path(work, "Packages")
-        cut.write_text(b"\n\n".join(_stanzas(content)).decode("utf-8", "replace"), encoding="utf-8")
+        cut.write_text(b"\n\n".join(_stanzas(stream)).decode("utf-8", "replace"), encoding="utf-8")
         for fields in read_control(cut):
             try:
                 yield _package(entry, {name.lower(): value for name, value in fields.items()})
@@ -226,13 +235,23 @@ def parse_packages(entry: AptEntry, content: bytes) -> Iterator[AptPackage]:
                 ) from None
 
 
-def _stanzas(content: bytes) -> Iterator[bytes]:
-    """Cut out the stanzas of header packages: an index has 60,000 others, and reading all takes half a minute."""
-    content = b"\n" + content
+def _stanzas(stream: IO[bytes]) -> Iterator[bytes]:
+    """Cut out the stanzas of header packages: an index has 60,000 others, and reading all takes half a minute.
+
+    Debian's has 55 MB, and is held in pieces only.
+    """
+    rest = b""
+    while piece := stream.read(_PIECE):
+        whole, _, rest = (rest + piece).rpartition(b"\n\n")
+        yield from _stanzas_of(b"\n" + whole)
+    yield from _stanzas_of(b"\n" + rest)
+
+
+def _stanzas_of(content: bytes) -> Iterator[bytes]:
     for found in _STANZA.finditer(content):
         begin = content.rfind(b"\n\n", 0, found.start() + 1)
         end = content.find(b"\n\n", found.end())
-        yield content[begin + 2 if begin >= 0 else 1 : end if end >= 0 else len(content)].strip(b"\n")
+        yield content[max(begin, 0) : end if end >= 0 else len(content)].strip(b"\n")
 
 
 def _package(entry: AptEntry, fields: Mapping[str, str]) -> AptPackage:

@@ -34,6 +34,7 @@ _ARMOR = re.compile(
     rb"(?P<body>[A-Za-z0-9+/=\s]+?)(?:\n=[A-Za-z0-9+/]{4}\s*)?-----END PGP PUBLIC KEY BLOCK-----"
 )
 _KEYBOX = b"KBXf"
+_LOGGED = re.compile(r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )?gpgv(?:\[\d+\])?:? ", re.MULTILINE)
 # OpenPGP's numbers of MD5, SHA-1 and RIPEMD-160 (RFC 4880, 9.4): apt does not believe them either.
 _WEAK_HASHES = ("1", "2", "3")
 
@@ -150,7 +151,7 @@ def _verify(entry: AptEntry, files: tuple[Path, ...], text: Path, work: Path, pr
         details = words.read_text(encoding="utf-8", errors="replace") if words.exists() else ""
         raise KernelError(
             f"the signature of the archive {entry.place} is not one to believe",
-            details=re.sub(r"(?m)^gpgv: ", "", details).strip(),
+            details=_LOGGED.sub("", details).strip(),
             hint=_trust_hint(entry),
         )
 

@@ -147,6 +147,7 @@ def _uri(uri: str) -> str:
     scheme = {"copy": "file"}.get(scheme.lower(), scheme.lower())
     if not colon or scheme not in _SCHEMES or not _URI.fullmatch(uri):
         raise ValueError(f"{uri} is not an address that can be read; it starts with {', '.join(_SCHEMES)}")
+    urllib.parse.urlsplit(uri)  # ValueError for an odd host
     if ".." in urllib.parse.unquote(rest).split("/"):
         raise ValueError(f"{uri} has '..' in it")
     if scheme == "file":
@@ -217,7 +218,7 @@ def _of_deb822(path: Path, content: str, progress: Progress) -> Iterator[AptEntr
         enabled = options.get("enabled", "yes").strip().lower() not in _NO
         if not enabled or "deb" not in _words(options.get("types", "")):
             continue
-        keys = ()
+        keys: tuple[str, ...] = ()
         if _ARMOR in options.get("signed-by", ""):
             keys = (_kept_key(options.pop("signed-by")),)
         for uri in _words(options.get("uris", "")):

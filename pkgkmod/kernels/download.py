@@ -7,7 +7,6 @@ import http.client
 import os
 import tempfile
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ def fetch_index(url: str, destination: Path, *, ask: bool, wanted: bool = True) 
     """
     if destination.exists() and not ask:
         return True
-    since = destination.stat().st_mtime if destination.exists() else None
+    since = destination.stat().st_mtime if destination.exists() else 0
     try:
         with opened(url, since=since) as stream:
             changed = stream.headers.get("Last-Modified")
@@ -79,15 +78,15 @@ class NotModified(Exception):
 
 
 @contextmanager
-def opened(url: str, *, since: float | None = None) -> Iterator[http.client.HTTPResponse]:
+def opened(url: str, *, since: float = 0) -> Iterator[http.client.HTTPResponse]:
     """Open `url` for reading; proxies and certificates are those of the environment.
 
-    Raise NotFound or KernelError; NotModified if it was not changed after `since` (seconds since 1970).
+    Raise NotFound or KernelError; NotModified if it was not changed after `since` (seconds since 1970; 0: not asked).
     """
-    if urllib.parse.urlsplit(url).scheme not in _SCHEMES:
+    if url.partition("://")[0].lower() not in _SCHEMES or not url.isprintable():
         raise KernelError(f"{url} is not an address that can be read", hint=f"it starts with {', '.join(_SCHEMES)}")
     request = urllib.request.Request(url, headers={"User-Agent": f"pkgkmod/{__version__}"})
-    if since is not None:
+    if since:
         request.add_header("If-Modified-Since", formatdate(since, usegmt=True))
     try:
         response = urllib.request.urlopen(request, timeout=_PATIENCE)
@@ -100,7 +99,7 @@ def opened(url: str, *, since: float | None = None) -> Iterator[http.client.HTTP
     except urllib.error.URLError as error:
         kind = NotFound if isinstance(error.reason, FileNotFoundError) or "No such file" in str(error) else KernelError
         raise kind(f"{url} cannot be had: {error.reason}", hint="is the network there?") from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise KernelError(f"{url} cannot be had: {error}") from None
     with response:
         yield response
@@ -120,7 +119,18 @@ def _save(content: bytes, destination: Path, changed: str | None) -> None:
     handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.")
     with os.fdopen(handle, "wb") as file:
         file.write(content)
-    if changed:
-        moment = parsedate_to_datetime(changed).timestamp()
-        os.utime(name, (moment, moment))
+    moment = _moment(changed)
+    os.utime(name, (moment, moment))
     Path(name).replace(destination)
+
+
+def _moment(changed: str | None) -> float:
+    """Return a server's time of change in seconds since 1970.
+
+    It is 0, so that the next question is not conditional, where the server does not tell the time: the time here says
+    nothing about a mirror that lags behind.
+    """
+    try:
+        return parsedate_to_datetime(changed).timestamp() if changed else 0
+    except (ValueError, OverflowError):
+        return 0

@@ -26,9 +26,8 @@ from typing import Any
 
 from pkgkmod.cachefolder import cache_folder
 from pkgkmod.errors import KernelError
-from pkgkmod.kernels.download import fetch_package
 from pkgkmod.kernels.tree import packaged_folders, read_kernel, stat_manifest
-from pkgkmod.model.kernel import Compiler, Kernel, KernelOffer, KernelRelease, Mount, PackageFile
+from pkgkmod.model.kernel import Compiler, Kernel, KernelOffer, Mount, PackageFile
 from pkgkmod.plugins import KernelArchive
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import write_atomically
@@ -62,16 +61,42 @@ class Store:
 
     def kernel(self, offer: KernelOffer) -> Kernel:
         """Return a kernel whose packages are here; raise KernelError if they hold no usable build tree."""
-        mounts = tuple(mount for p in offer.packages for mount in packaged_folders(self._packages / p.sha256 / "root"))
         record = self._known / f"{offer.identity}.json"
         try:
             facts = json.loads(record.read_text(encoding="utf-8"))
-            return _from_record(facts, offer, mounts)
+            return self._from_record(facts, offer)
         except (OSError, ValueError, KeyError, TypeError):
-            kernel = self._read(offer, mounts)
+            roots = [self._packages / package.sha256 / "root" for package in offer.packages]
+            kernel = self._read(offer, tuple(mount for root in roots for mount in packaged_folders(root)))
         self._known.mkdir(parents=True, exist_ok=True)
-        _write_json(record, _to_record(kernel))
+        _write_json(record, self._to_record(kernel))
         return kernel
+
+    def _to_record(self, kernel: Kernel) -> dict[str, Any]:
+        return {
+            "release": kernel.uname_r,
+            "arch": kernel.arch,
+            "tree": str(kernel.tree),
+            "also_needs": [str(path) for path in kernel.also_needs],
+            "compiler": asdict(kernel.compiler) if kernel.compiler else None,
+            # Kept, not looked for each time: one that was removed would be missed by nobody.
+            "mounts": [(str(m.source.relative_to(self._packages)), str(m.target)) for m in kernel.mounts],
+        }
+
+    def _from_record(self, facts: dict[str, Any], offer: KernelOffer) -> Kernel:
+        if facts["release"] != offer.uname_r:
+            raise ValueError(facts["release"])
+        return Kernel(
+            release=offer.release,
+            arch=facts["arch"],
+            tree=Path(facts["tree"]),
+            source=offer.source,
+            identity=offer.identity,
+            compiler=Compiler(**facts["compiler"]) if facts["compiler"] else None,
+            also_needs=tuple(Path(path) for path in facts["also_needs"]),
+            mounts=tuple(Mount(self._packages / source, Path(target)) for source, target in facts["mounts"]),
+            offer=offer,
+        )
 
     @staticmethod
     def _read(offer: KernelOffer, mounts: tuple[Mount, ...]) -> Kernel:
@@ -84,19 +109,23 @@ class Store:
         for tree in trees:
             kernel = read_kernel(tree, offer.source, mounts=mounts, offer=offer)
             if kernel.uname_r == offer.uname_r:
+                _check_own(kernel)
                 return kernel
         names = ", ".join(f"{package.name} {package.version}" for package in offer.packages)
         raise KernelError(f"the packages of {offer.uname_r} hold no build tree for it", details=f"unpacked: {names}")
 
     def fetch(self, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> Kernel:
         """Fetch and unpack what is missing of a kernel; raise KernelError if it cannot be had."""
-        for package in offer.packages:
-            with self._locked(package):
-                if not (self._packages / package.sha256 / _ENTRY).exists():
-                    self._add(package, offer, archive, progress)
-        return self.kernel(offer)
+        with self.in_use():
+            for package in offer.packages:
+                with self._locked(package):
+                    if not (self._packages / package.sha256 / _ENTRY).exists():
+                        self._add(package, offer, archive, progress)
+            return self.kernel(offer)
 
     def _add(self, package: PackageFile, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> None:
+        from pkgkmod.kernels.download import fetch_package  # urllib is not needed where all is here
+
         self._packages.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=self._packages, prefix=".new-"))
         try:
@@ -105,15 +134,16 @@ class Store:
                 fetch_package(package, file, progress)
                 archive.unpack(file, package, offer, aside / "root")
             file.unlink()
-            _make_readable(aside)
+            space = _make_readable(aside)
             facts = {
                 "package": asdict(package),
                 "source": offer.source,
                 "archive": offer.archive,
                 "files": _manifest_digest(aside / "root"),
-                "bytes": _space(aside / "root"),
+                "bytes": space,
             }
             _write_json(aside / _ENTRY, facts)
+            _remove(self._packages / package.sha256)  # what is left of a damaged one
             aside.rename(self._packages / package.sha256)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -128,7 +158,7 @@ class Store:
             return
         for package in kernel.offer.packages:
             folder = self._packages / package.sha256
-            with self._locked(package):
+            with self.in_use(), self._locked(package):
                 if _is_intact(folder):
                     os.utime(folder / _ENTRY)
                     continue
@@ -138,10 +168,6 @@ class Store:
                         f"{package.name} {package.version} is damaged in the store, and its archive is not configured",
                         details=f"it came from {kernel.offer.archive}",
                     )
-                doomed = Path(tempfile.mkdtemp(dir=self._packages, prefix=".old-"))
-                if folder.exists():
-                    folder.rename(doomed / "package")
-                shutil.rmtree(doomed, ignore_errors=True)
                 self._add(package, kernel.offer, archive, progress)
 
     def entries(self) -> list[Entry]:
@@ -157,43 +183,59 @@ class Store:
     def prune(self, *, unused_for: float, dry_run: bool = False) -> list[Entry]:
         """Remove the packages that no build used for `unused_for` seconds; return what is (or would be) removed.
 
-        Waits until no run uses the store.
+        Waits until no run uses the store, unless it is a `dry_run`.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".in-use").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            before = time.time() - unused_for
+        before = time.time() - unused_for
+        if dry_run:
+            return [entry for entry in self.entries() if entry.used <= before]
+        with self._flocked(self.folder / ".in-use", fcntl.LOCK_EX):
             doomed = [entry for entry in self.entries() if entry.used <= before]
-            if not dry_run:
-                for entry in doomed:
-                    _remove(entry.folder)
-                for leftover in self._packages.glob(".*"):  # of killed runs
-                    _remove(leftover)
-            fcntl.flock(file, fcntl.LOCK_UN)
+            leftovers = list(self._packages.glob(".*"))  # of killed runs
+            for path in (*(entry.folder for entry in doomed), *leftovers):
+                _remove(path)
+            for record in self._known.glob("*.json"):
+                if not self._is_known(record):
+                    record.unlink(missing_ok=True)
         return doomed
+
+    def _is_known(self, record: Path) -> bool:
+        """Tell whether the packages of a kernel that was read once are still here."""
+        try:
+            sources = [source for source, _ in json.loads(record.read_text(encoding="utf-8"))["mounts"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return all((self._packages / source).exists() for source in sources)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep `prune` from removing anything."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".in-use").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
-            try:
-                yield
-            finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
+        with self._flocked(self.folder / ".in-use", fcntl.LOCK_SH):
+            yield
 
     @contextmanager
     def _locked(self, package: PackageFile) -> Iterator[None]:
         """Let one process at a time work on a package."""
-        locks = self.folder / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / package.sha256[:16]).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._flocked(self.folder / "locks" / package.sha256[:16], fcntl.LOCK_EX):
+            yield
+
+    @staticmethod
+    @contextmanager
+    def _flocked(file: Path, kind: int) -> Iterator[None]:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lock:
+            fcntl.flock(lock, kind)
             try:
                 yield
             finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
+                # Closing alone would not do where a process that was forked meanwhile still has it open.
+                fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _check_own(kernel: Kernel) -> None:
+    """Refuse a tree that includes what is in none of its packages, even where this machine has it installed."""
+    for folder in kernel.also_needs:
+        if not any(folder.is_relative_to(mount.target) for mount in kernel.mounts):
+            raise KernelError(f"the packages of {kernel.uname_r} include {folder}, which is in none of them")
 
 
 def _is_intact(folder: Path) -> bool:
@@ -209,24 +251,31 @@ def _manifest_digest(root: Path) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _space(root: Path) -> int:
-    return sum(path.lstat().st_size for path in root.rglob("*"))
+def _make_readable(folder: Path) -> int:
+    """Let everybody read, whatever the umask: the compiler runs as another user. Nobody may write.
 
-
-def _make_readable(folder: Path) -> None:
-    """Let everybody read, whatever the umask: the compiler runs as another user. Nobody may write."""
-    folder.chmod(0o755)
-    for parent, folders, files in os.walk(folder):
-        for name in folders:
-            if not (path := Path(parent, name)).is_symlink():
-                path.chmod(0o755)
-        for name in files:
-            if not (path := Path(parent, name)).is_symlink():
-                path.chmod(0o555 if path.stat().st_mode & 0o100 else 0o444)
+    Return how many bytes the files hold.
+    """
+    space = 0
+    folders = [str(folder)]
+    while folders:
+        place = folders.pop()
+        Path(place).chmod(0o755)
+        with os.scandir(place) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    facts = entry.stat(follow_symlinks=False)
+                    space += facts.st_size
+                    os.chmod(entry.path, 0o555 if facts.st_mode & 0o100 else 0o444)  # noqa: PTH101
+    return space
 
 
 def _remove(path: Path) -> None:
-    """Take an entry out of the way in one step, then remove it."""
+    """Take an entry out of the way in one step, then remove it; there may be none."""
+    if not os.path.lexists(path):
+        return
     doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=".old-"))
     with contextlib.suppress(OSError):
         path.rename(doomed / "package")
@@ -235,27 +284,3 @@ def _remove(path: Path) -> None:
 
 def _write_json(path: Path, content: object) -> None:
     write_atomically(path, json.dumps(content, indent=1))
-
-
-def _to_record(kernel: Kernel) -> dict[str, Any]:
-    return {
-        "release": kernel.uname_r,
-        "arch": kernel.arch,
-        "tree": str(kernel.tree),
-        "also_needs": [str(path) for path in kernel.also_needs],
-        "compiler": asdict(kernel.compiler) if kernel.compiler else None,
-    }
-
-
-def _from_record(facts: dict[str, Any], offer: KernelOffer, mounts: tuple[Mount, ...]) -> Kernel:
-    return Kernel(
-        release=KernelRelease(facts["release"]),
-        arch=facts["arch"],
-        tree=Path(facts["tree"]),
-        source=offer.source,
-        identity=offer.identity,
-        compiler=Compiler(**facts["compiler"]) if facts["compiler"] else None,
-        also_needs=tuple(Path(path) for path in facts["also_needs"]),
-        mounts=mounts,
-        offer=offer,
-    )
