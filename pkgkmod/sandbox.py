@@ -32,7 +32,8 @@ class Sandbox:
 
     `readable` names folders that must be visible although they lie in a hidden or closed one, `mounts` what
     is seen at other paths than its own, `root` a folder that is seen as `/`, and `shared` a folder that is
-    writable, too, and keeps its owner (a compiler's cache).
+    writable, too, and keeps its owner (a compiler's cache). `place` is where `writable` is seen, if not at its
+    own path.
     """
 
     writable: Path
@@ -40,6 +41,7 @@ class Sandbox:
     mounts: tuple[Mount, ...] = ()
     root: Path | None = None
     shared: Path | None = None
+    place: Path | None = None
 
 
 class ownership:
@@ -74,16 +76,18 @@ def sandboxed(argv: Sequence[str], cwd: Path, sandbox: Sandbox) -> list[str]:
     """Return the words that run `argv` in a sandbox; raise SandboxError if this machine allows none."""
     check_sandbox()
     root = sandbox.root or Path("/")
+    cwd = cwd.resolve()
     writable = sandbox.writable.resolve()
+    place = sandbox.place or writable
     seen = {path.resolve(): path.resolve() for path in sandbox.readable}
     seen |= {mount.target: mount.source.resolve() for mount in sandbox.mounts}
     return [
         *_wrapper(root),
-        *_places((writable, *seen, *([sandbox.shared] if sandbox.shared else [])), root),
+        *_places((place, *seen, *([sandbox.shared] if sandbox.shared else [])), root),
         *(word for target, source in sorted(seen.items()) for word in ("--ro-bind", str(source), str(target))),
-        *("--bind", str(writable), str(writable)),
+        *("--bind", str(writable), str(place)),
         *(("--bind", str(sandbox.shared), str(sandbox.shared)) if sandbox.shared else ()),
-        *("--chdir", str(cwd.resolve())),
+        *("--chdir", str(place / cwd.relative_to(writable) if cwd.is_relative_to(writable) else cwd)),
         *_step_down(),
         "--",
         *argv,

@@ -17,9 +17,15 @@ from pkgkmod.model.project import Build
 from pkgkmod.programs import find_tool
 from pkgkmod.sandbox import Sandbox, isolation
 
-# gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT
-_ERROR = re.compile(r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: |ERROR: modpost: )(.*)$")
+# gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT; our own
+_ERROR = re.compile(
+    r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: "
+    r"|ERROR: modpost: |pkgkmod\.mk: error: )(.*)$"
+)
 _MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* |^[^\s:]*:\d+: \*\*\* |^.*: (?:command )?not found$")
+
+
+_CCACHE_PLACE = Path("/tmp/pkgkmod-build")
 
 
 def compile_command(folder: Path, kernel: Kernel, build: Build) -> Command:
@@ -35,8 +41,9 @@ def compile_command(folder: Path, kernel: Kernel, build: Build) -> Command:
         find_tool("ccache", needed_for="build.ccache")
         variables = [v.replace("KERNEL_CC=", "KERNEL_CC=ccache ", 1) for v in variables]
         cache = _compiler_cache()
-        env = {"CCACHE_DIR": str(cache), "CCACHE_BASEDIR": str(folder), "CCACHE_NOHASHDIR": "1"}
-        sandbox = replace(sandbox, shared=cache) if sandbox else None
+        env = {"CCACHE_DIR": str(cache)}
+        # The path of what is compiled is a part of what ccache goes by.
+        sandbox = replace(sandbox, shared=cache, place=_CCACHE_PLACE) if sandbox else None
     return Command(
         (
             *("make", "-f", "pkgkmod.mk", "modules"),
@@ -97,7 +104,9 @@ def first_error(lines: Iterable[str]) -> str:
 
 def raise_compile_error(done: Completed, kernel: Kernel, folder: Path) -> None:
     """Raise CompileError with the first compiler error of a failed build on top."""
-    text = done.log.read_text(encoding="utf-8", errors="replace").replace(f"{folder}/build/{kernel.uname_r}/", "")
+    text = done.log.read_text(encoding="utf-8", errors="replace")
+    for place in (folder, _CCACHE_PLACE):
+        text = text.replace(f"{place}/build/{kernel.uname_r}/", "")
     first = first_error(text.splitlines()) or (done.tail[-1] if done.tail else "make failed")
     raise CompileError(
         f"the modules do not compile for {kernel.uname_r}",

@@ -36,9 +36,10 @@ flags += $(if $(KERNEL_ROOT),-ffile-prefix-map=$(KERNEL_ROOT)=)
 
 # Patches for some kernels only: each line of the series is STRIP FILE PATTERN...
 define apply_patches
-set -f; if test -f pkgkmod-patches/series; then while read -r strip file patterns; do \
+@set -f; if test -f pkgkmod-patches/series; then while read -r strip file patterns; do \
 		for pattern in $$patterns; do case '$(KERNEL)' in $$pattern) \
-			echo "applying $$file"; patch -d '$(work)' -p$$strip -F0 -s < pkgkmod-patches/$$file || exit 1; break;; \
+			echo "applying $$file"; patch -d '$(work)' -p$$strip -F0 -s < pkgkmod-patches/$$file || \
+				{ echo "pkgkmod.mk: error: $$file does not apply for $(KERNEL)"; exit 1; }; break;; \
 		esac; done; done < pkgkmod-patches/series; fi
 endef
 
@@ -48,7 +49,7 @@ pahole := $(and $(wildcard $(KERNEL_TREE)/vmlinux),$(shell command -v pahole))
 # kbuild reads the options from the kernel's .config; variables on the command line win over it, and
 # the header does the same for the compiler (it comes after the kernel's own autoconf.h).
 kbuild = $(MAKE) -C $(KERNEL_TREE) M=$(work) \
-	$(if $(KERNEL_CC),CC=$(KERNEL_CC)) $(if $(LLVM),LLVM=$(LLVM)) $(if $(pahole),PAHOLE=$(work)/pkgkmod-pahole) \
+	$(if $(KERNEL_CC),CC="$(KERNEL_CC)") $(if $(LLVM),LLVM=$(LLVM)) $(if $(pahole),PAHOLE=$(work)/pkgkmod-pahole) \
 	KCPPFLAGS="-include $(work)/pkgkmod-kconfig.h $(addprefix -I$(work)/,$(INCLUDE_FOLDERS))" \
 	KCFLAGS="$(flags) $(EXTRA_CFLAGS)" KAFLAGS="$(flags)" \
 	$(OPTIONS)
