@@ -22,8 +22,8 @@ as_root() {
 }
 
 # Programs that pkgkmod runs, by package.
-debian_packages=(bubblewrap build-essential createrepo-c debhelper fakeroot git kmod python3-rpm python3-venv rpm xorriso xz-utils)
-fedora_packages=(bubblewrap createrepo_c gcc git kmod kernel-devel make patch python3 python3-rpm rpm-build xorriso xz)
+debian_packages=(bubblewrap build-essential createrepo-c debhelper fakeroot git gpgv kmod pahole python3-rpm python3-venv rpm xorriso xz-utils)
+fedora_packages=(bubblewrap createrepo_c dwarves gcc git gnupg2 kmod kernel-devel make patch python3 python3-rpm rpm-build xorriso xz)
 
 apt_is_fresh=
 install_debian() {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pkgkmod.data import package_of_tool
 from pkgkmod.errors import CompilerError
-from pkgkmod.kernels.roots import stamp
+from pkgkmod.kernels.roots import needs_pahole, stamp
 from pkgkmod.model.kernel import Compiler, Kernel
 from pkgkmod.programs import SYSTEM_PATH, capture, tool_stamp
 
@@ -21,7 +21,7 @@ def find_compiler(kernel: Kernel, *, any_compiler: bool = False) -> Path:
     """
     wanted = kernel.compiler or Compiler("gcc", 0, "")
     if kernel.root:
-        return Path("/usr/bin", f"{wanted.family}-{wanted.major}")
+        return Path("/usr/bin", f"{wanted.family}-{wanted.major}" if wanted.major else wanted.family)
     exact = shutil.which(f"{wanted.family}-{wanted.major}", path=SYSTEM_PATH)
     if exact:
         return Path(exact)
@@ -44,10 +44,16 @@ def compiler_stamps(kernel: Kernel, *, any_compiler: bool = False) -> dict[str, 
     compiler = find_compiler(kernel, any_compiler=any_compiler)
     if kernel.root:
         return {"compiler": f"{compiler} of {stamp(kernel.root)}"}
-    return {"compiler": tool_stamp(str(compiler)), "linker": tool_stamp("ld")}
+    found = {"compiler": tool_stamp(str(compiler)), "linker": tool_stamp("ld")}
+    if needs_pahole(kernel):
+        found["pahole"] = tool_stamp("pahole", needed_for=f"type information of modules for {kernel.uname_r}")
+    return found
 
 
 def _major(compiler: str) -> int:
+    name, _, version = Path(compiler).resolve().name.rpartition("-")
+    if name and version.isdigit():  # Debian: gcc is a link to gcc-12; this starts no program
+        return int(version)
     text = capture(compiler, "-dumpversion").partition(".")[0]
     return int(text) if text.isdigit() else 0
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from pkgkmod.cachefolder import cache_folder
 from pkgkmod.errors import KernelError
-from pkgkmod.kernels.tree import packaged_folders, read_kernel, stat_manifest
+from pkgkmod.kernels.tree import manifest_digest, packaged_folders, read_kernel
 from pkgkmod.model.kernel import Compiler, Kernel, KernelOffer, Mount, PackageFile
 from pkgkmod.plugins import KernelArchive
 from pkgkmod.progress import Progress
@@ -139,7 +139,7 @@ class Store:
                 "package": asdict(package),
                 "source": offer.source,
                 "archive": offer.archive,
-                "files": _manifest_digest(aside / "root"),
+                "files": manifest_digest(aside / "root"),
                 "bytes": space,
             }
             _write_json(aside / _ENTRY, facts)
@@ -241,14 +241,9 @@ def _check_own(kernel: Kernel) -> None:
 def _is_intact(folder: Path) -> bool:
     try:
         facts = json.loads((folder / _ENTRY).read_text(encoding="utf-8"))
-        return bool(facts["files"] == _manifest_digest(folder / "root"))
+        return bool(facts["files"] == manifest_digest(folder / "root"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _manifest_digest(root: Path) -> str:
-    text = stat_manifest(root).replace(f"{root}/", "")
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _make_readable(folder: Path) -> int:

@@ -131,19 +131,18 @@ def _folder_identity(folder: Path) -> str:
         if (folder / name).is_file():
             total.update((folder / name).read_bytes())
     # include/config has an empty file for each option of .config, some 7,000 in all.
-    manifest = stat_manifest(folder, without=folder / "include/config")
-    total.update(manifest.encode("utf-8", "surrogateescape"))
+    total.update(manifest_digest(folder, without=folder / "include/config").encode())
     return total.hexdigest()
 
 
-def stat_manifest(folder: Path, *, without: Path | None = None) -> str:
-    """Return a line for each file below `folder`, sorted: its path, size in bytes, and time of change.
+def manifest_digest(folder: Path, *, without: Path | None = None) -> str:
+    """Return a digest over the path below `folder`, size and time of change of each file; not over content.
 
     `without` names a folder that is left out.
     """
     entries = []
     stack = [str(folder)]
-    left_out = str(without)
+    left_out, start = str(without), len(str(folder)) + 1
     while stack:
         with os.scandir(stack.pop()) as found:
             for entry in found:
@@ -152,6 +151,9 @@ def stat_manifest(folder: Path, *, without: Path | None = None) -> str:
                         stack.append(entry.path)
                 else:
                     facts = entry.stat(follow_symlinks=False)
-                    entries.append(f"{entry.path} {facts.st_size} {facts.st_mtime_ns}")
+                    entries.append(f"{entry.path[start:]} {facts.st_size} {facts.st_mtime_ns}\n")
     entries.sort()
-    return "\n".join(entries)
+    total = hashlib.sha256()
+    for line in entries:  # one text of them all would be of several megabytes, in each thread
+        total.update(line.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()

@@ -7,6 +7,7 @@ import lzma
 import os
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from pkgkmod.model.project import ArchiveContent
@@ -14,6 +15,7 @@ from pkgkmod.sources.unpack import folders_above, walk_files
 
 # Fixed: another preset, or more threads, give other bytes.
 _PRESET = 6
+_SMALLEST, _LARGEST = 64 * 1024, 8 * 1024 * 1024  # bytes; the largest is that of the preset
 _KBUILD_NAMES = ("Kbuild", "Kconfig", "Makefile")
 _KBUILD_SUFFIXES = (".c", ".h")
 
@@ -32,7 +34,7 @@ def write_archive(folder: Path, destination: Path, *, prefix: str, epoch: int, c
     try:
         with (
             os.fdopen(handle, "wb") as file,
-            lzma.open(file, "wb", preset=_PRESET) as packed,
+            lzma.open(file, "wb", filters=_filters(folder, paths)) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
         ):
             archive.addfile(_member(prefix, tarfile.DIRTYPE, epoch))
@@ -43,6 +45,14 @@ def write_archive(folder: Path, destination: Path, *, prefix: str, epoch: int, c
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
+
+
+def _filters(folder: Path, paths: Sequence[str]) -> list[dict[str, int]]:
+    """Return how to compress: with a dictionary no larger than what is packed, since it takes twelve times its size
+    of memory."""
+    size = sum((folder / path).lstat().st_size + 2 * tarfile.BLOCKSIZE for path in paths)
+    dictionary = min(max(1 << size.bit_length(), _SMALLEST), _LARGEST)
+    return [{"id": lzma.FILTER_LZMA2, "preset": _PRESET, "dict_size": dictionary}]
 
 
 def _belongs(path: str, content: ArchiveContent) -> bool:
