@@ -49,7 +49,7 @@ def _has_archives(project: Project) -> bool:
 
 @kernels.command("list")
 @click.argument("patterns", nargs=-1)
-@click.option("--offline", is_flag=True, help="Take the archives' indexes as they were seen last.")
+@click.option("--offline", is_flag=True, help="Take the archives' indexes as they were seen last; ask nobody.")
 @command_options
 @click.pass_context
 def kernels_list(ctx: click.Context, /, patterns: tuple[str, ...], offline: bool, **given: Any) -> None:
@@ -57,14 +57,22 @@ def kernels_list(ctx: click.Context, /, patterns: tuple[str, ...], offline: bool
 
     PATTERNS (releases, or with * and ?) narrow the list.
     """
-    from pkgkmod.kernels.select import available_kernels, select_kernels
+    from pkgkmod.kernels.download import stay_offline
+    from pkgkmod.kernels.select import available_kernels, local_kernels, select_kernels
     from pkgkmod.kernels.store import Store
 
     invocation: Invocation = ctx.obj.with_options(given)
     project, base = _project(invocation)
     progress = invocation.progress()
+    if offline:
+        stay_offline()
     try:
         found = available_kernels(project, base, ask=not offline, progress=progress)
+    except KernelError as error:
+        if not offline:
+            raise
+        progress.warning(f"the archives are left out: {error.brief}")
+        found = local_kernels(project, base)
     finally:
         progress.close()
     if patterns:

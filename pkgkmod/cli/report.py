@@ -10,8 +10,11 @@ from pathlib import Path
 
 import click
 
-from pkgkmod.errors import DiskFullError, ExitCode, PkgkmodError
+from pkgkmod.errors import DiskFullError, ExitCode, InputError, PkgkmodError
 from pkgkmod.progress import JsonLines, escape_controls
+
+_PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with a place, not with pkgkmod."""
 
 
 def print_error(error: PkgkmodError, *, json_lines: bool = False) -> None:
@@ -40,6 +43,9 @@ def report_failure(error: Exception, *, json_lines: bool) -> ExitCode:
         where = f" where {error.filename} lies" if error.filename else ""
         hint = f"free some space{where}, then run the same command again"
         error = DiskFullError("no space left on the disk", hint=hint)
+    if isinstance(error, OSError) and error.errno in _PLACES and error.filename:
+        what = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        error = InputError(what, hint="XDG_CACHE_HOME and TMPDIR name other places for the cache and temporary files")
     if isinstance(error, PkgkmodError):
         print_error(error, json_lines=json_lines)
         return error.exit_code

@@ -42,6 +42,12 @@ license = "GPL-2.0-only"
 # E1000E_HWTS = "y"
 """
 
+_ARCHIVES = """
+# Kernels besides those that are installed here; they are fetched when a target names them.
+# [plugin.apt]
+# archives = ["machine"]                # this machine's own; or lines as in sources.list
+"""
+
 # Last, so that what `record_source` appends stands below these comments.
 _SOURCE = """
 # Where the driver's sources are from; `pkgkmod prepare_sources -g REPO -r REV -d DIR` fills this in.
@@ -55,7 +61,8 @@ _SOURCE = """
 _TARGET = """
 [[target]]
 distro = {distro}
-{minor}# Releases as `uname -r` prints them, patterns with *, or "newest"; `pkgkmod kernels list` shows what there is.
+{minor}# Releases as `uname -r` prints them, patterns with *, "newest", "newest 3 per flavour", or "all";
+# `pkgkmod kernels list` shows what there is.
 kernels = {kernels}
 """
 
@@ -86,7 +93,7 @@ def new_project_text(
             minor=f"minor = {minor}\n" if minor is not None else "",
             kernels=_toml(list(kernels)),
         )
-    return text + _SOURCE
+    return text + _ARCHIVES + _SOURCE
 
 
 def _toml(value: Any) -> str:

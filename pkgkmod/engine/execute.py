@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from queue import Empty, SimpleQueue
 from typing import Literal
 
@@ -99,8 +100,13 @@ class _Execution:
         self.ended: SimpleQueue[tuple[Decision, Result | BaseException]] = SimpleQueue()
         self.budget = JobServer(sensible_jobs(selection.project.build.jobs))
         self.workers = ThreadPoolExecutor(self.budget.jobs)
-        self.urgency = urgencies(steps, workspace)
+        self.steps = steps
         progress.matrix([step.cell for step in steps.values()])
+
+    @cached_property
+    def urgency(self) -> Mapping[Key, float]:
+        """How much hangs on each step; not asked for where nothing runs."""
+        return urgencies(self.steps, self.workspace)
 
     def close(self) -> None:
         """Wait until all workers are done, and give the budget up."""
@@ -114,9 +120,12 @@ class _Execution:
             if self.under_way and (not self.ready or is_memory_short()):
                 self._take_in(block=True)
             elif self.budget.take(_PATIENCE):
-                self._start(max(self.ready, key=lambda key: self.urgency[key]))
-            while self._take_in(block=False):
-                pass
+                self._take_in_all()  # what ended meanwhile may change what is to be started
+                if self.ready:
+                    self._start(max(self.ready, key=lambda key: self.urgency[key]))
+                else:
+                    self.budget.give_back()
+            self._take_in_all()
 
     def _look_for_ready(self) -> None:
         """Decide about the steps whose inputs are settled; those that need no run are settled at once."""
@@ -174,6 +183,10 @@ class _Execution:
             ended = error
         self.ended.put((decision, ended))
         self.budget.give_back()
+
+    def _take_in_all(self) -> None:
+        while self._take_in(block=False):
+            pass
 
     def _take_in(self, *, block: bool) -> bool:
         """Note how a step ended, if one has; what it made room for becomes ready."""
@@ -324,7 +337,9 @@ def _together(first: PkgkmodError, run: Run) -> PkgkmodError:
 
 
 def _listing(run: Run) -> str:
-    lines = [f"kernel {release}: {error.brief}" for release, error in run.absent.items()]
+    lines = []
+    for release, error in run.absent.items():
+        lines += [f"kernel {release}: {error.brief}", *([f"    {error.hint}"] if error.hint else [])]
     for key, error in run.errors.items():
         lines.append(f"{run.steps[key].title}: {error.brief}")
         lines += [f"    {line}" for line in error.details.splitlines()[:6]]

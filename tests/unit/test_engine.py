@@ -1,5 +1,7 @@
 """The engine, with small stages of the test's own: plan, skip, keep, fail, and leave out."""
 
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,9 +9,9 @@ import pytest
 
 from pkgkmod import resultcache
 from pkgkmod.engine import plan as planning
-from pkgkmod.engine.execute import execute
+from pkgkmod.engine.execute import execute, urgencies
 from pkgkmod.engine.plan import Selection, make_plan
-from pkgkmod.errors import CompileError, PartialError, PluginError, SourcesChangedError, UsageError
+from pkgkmod.errors import CompileError, KernelError, PartialError, PluginError, SourcesChangedError, UsageError
 from pkgkmod.model.artifacts import Artifact
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, KernelRelease
@@ -244,3 +246,69 @@ def test_nothing_to_do_is_said(house):
     house.stages["disk"].applies = lambda unit: False
     with pytest.raises(UsageError, match="nothing to do for disk"):
         run(house, stages=("disk",))
+
+
+def test_what_takes_longest_goes_first(house):
+    steps = {step.key: step for step in planning.make_steps(house.selection)}
+    run(house)
+    slow, quick = (house.workspace.newest("modules", "_", kernel) for kernel in (KERNELS[1], KERNELS[0]))
+    (slow.folder / "result.json").write_text(slow.model_copy(update={"seconds": 50.0}).model_dump_json())
+    urgency = urgencies(steps, house.workspace)
+    first, second = (("modules", "_", kernel) for kernel in (KERNELS[1], KERNELS[0]))
+    assert urgency[first] >= 50 > urgency[second]
+    assert urgency[("sources", "_", "_")] >= urgency[first], "everything hangs on it"
+    assert urgency[("disk", "_", "_")] <= urgency[second]
+    assert quick.seconds < 50
+
+
+def test_fail_fast_starts_nothing_more(house):
+    house.stages["modules"].broken = set(KERNELS)
+    house.selection = replace(
+        house.selection,
+        project=house.selection.project.model_copy(update={"build": Build(reuse=False, jobs=1)}),
+        fail_fast=True,
+    )
+    with pytest.raises(CompileError):
+        run(house)
+    assert len(house.stages["modules"].runs) == 1
+    done = execute(house.selection, house.workspace, Progress())
+    assert sorted(done.outcomes.values()).count("excluded") == len(done.outcomes) - 2
+
+
+def test_kernels_that_could_not_be_had_are_told_with_what_to_do(house):
+    lost = KernelError("it is gone", hint="look elsewhere")
+    house.selection = replace(house.selection, absent={"9.9.9-lost": lost})
+    with pytest.raises(PartialError) as caught:
+        run(house)
+    assert "kernel 9.9.9-lost: it is gone\n    look elsewhere" in caught.value.details
+    house.selection = replace(house.selection, fail_fast=True)
+    with pytest.raises(KernelError, match="it is gone"):
+        run(house)
+
+
+def test_stages_run_side_by_side_within_the_budget(house):
+    at_once, lock, most = [0], threading.Lock(), [0]
+    modules = house.stages["modules"]
+    plain = modules.run
+
+    def slowly(work):
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        time.sleep(0.2)
+        with lock:
+            at_once[0] -= 1
+        return plain(work)
+
+    modules.run = slowly
+    house.selection = replace(
+        house.selection, project=house.selection.project.model_copy(update={"build": Build(reuse=False, jobs=2)})
+    )
+    run(house)
+    assert most == [2]
+    most[0] = 0
+    house.selection = replace(
+        house.selection, project=house.selection.project.model_copy(update={"build": Build(reuse=False, jobs=1)})
+    )
+    run(house, force=("modules",))
+    assert most == [1]
