@@ -126,6 +126,8 @@ class _Execution:
                 else:
                     self.budget.give_back()
             self._take_in_all()
+        # In the order of the plan, whatever was quicker.
+        self.run.results = {key: self.run.results[key] for key in self.steps if key in self.run.results}
 
     def _look_for_ready(self) -> None:
         """Decide about the steps whose inputs are settled; those that need no run are settled at once."""

@@ -186,7 +186,8 @@ class Build(Section):
     )
     roots: bool = Field(
         True,
-        description="Make a build root of a kernel's suite (mmdebstrap) where its compiler is not installed here.",
+        description="Make a build root of a kernel's suite (mmdebstrap) where this machine has not its compiler, or "
+        "cannot run the programs in its header packages.",
     )
     reuse: bool = Field(
         True, description="Take results that any project made of the same inputs before, from the user's cache."
