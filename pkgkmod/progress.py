@@ -40,8 +40,11 @@ class Progress:
         self.started(text)
         try:
             yield
-        except BaseException:
+        except Exception:
             self.finished(text, time.monotonic() - started, ok=False)
+            raise
+        except BaseException:  # Ctrl-C: it did not fail
+            self.abandoned(text)
             raise
         self.finished(text, time.monotonic() - started, ok=True)
 
@@ -50,6 +53,9 @@ class Progress:
 
     def finished(self, text: str, seconds: float, *, ok: bool) -> None:
         """A step ended after `seconds`."""
+
+    def abandoned(self, text: str) -> None:
+        """A step was stopped from outside."""
 
     def info(self, text: str) -> None:
         """Something worth a line."""
@@ -162,6 +168,10 @@ class Live(Plain):
         if not self._screen.has_table and (not self.quiet or not ok):
             mark, style = ("✓ ", "green") if ok else ("✗ ", "red")
             self._say(mark, text, style=style, more=f" {seconds:.1f} s")
+
+    def abandoned(self, text: str) -> None:
+        """A step was stopped from outside: no line says that it failed."""
+        self._screen.end(escape_controls(text, keep=""))
 
     def warning(self, text: str) -> None:
         """Something that should be looked at, in yellow."""

@@ -10,13 +10,15 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
-from pkgkmod.cli.report import human_size, print_table
+from pkgkmod.cli.report import count, human_size, print_table
 from pkgkmod.errors import KernelError, LockError, PartialError, UsageError
 from pkgkmod.progress import JsonLines
 
 if TYPE_CHECKING:
+    from pkgkmod.engine.lock import Lock
     from pkgkmod.kernels.select import Found
     from pkgkmod.model.project import Project
+    from pkgkmod.progress import Progress
 
 _DAY = 24 * 60 * 60
 _NO_ARCHIVE = (
@@ -141,16 +143,24 @@ def kernels_fetch(ctx: click.Context, /, patterns: tuple[str, ...], dry_run: boo
         missing = [offer for offer in chosen if not Store().has(offer)]
         if dry_run:
             for offer in missing:
-                click.echo(f"{offer.uname_r}  {human_size(offer.size)}  {offer.archive}")
+                if invocation.json_lines:
+                    JsonLines().event("kernel", **_facts(offer, Store()))
+                else:
+                    click.echo(f"{offer.uname_r}  {human_size(offer.size)}  {offer.archive}")
             return
         _, absent = provide_kernels(chosen, project.build, fetch=True, progress=progress)
     finally:
         progress.close()
     fetched = [offer for offer in missing if offer.uname_r not in absent]
-    click.echo(f"{len(chosen)} kernels: {len(fetched)} fetched, {len(chosen) - len(missing)} were here")
+    if invocation.json_lines:
+        for offer in chosen:
+            JsonLines().event("kernel", **_facts(offer, Store()))
+    else:
+        here = len(chosen) - len(missing)
+        click.echo(f"{count(len(chosen), 'kernel')}: {len(fetched)} fetched, {here} here before")
     if absent:
         listing = "\n".join(f"{release}: {error.brief}" for release, error in absent.items())
-        raise PartialError(f"{len(absent)} kernels could not be had", details=listing)
+        raise PartialError(f"{count(len(absent), 'kernel')} could not be had", details=listing)
 
 
 @kernels.command("prune")
@@ -176,10 +186,14 @@ def kernels_prune(ctx: click.Context, /, unused_for: int, everything: bool, dry_
     if given["results"]:
         kept = resultcache.prune(unused_for=seconds, dry_run=dry_run)
         removed += [(f"{k.folder.parent.name} {k.folder.name[:16]}", k.bytes) for k in kept]
+    if ctx.obj.with_options(given).json_lines:
+        for name, size in removed:
+            JsonLines().event("removed", name=name, bytes=size, dry_run=dry_run)
+        return
     for name, size in removed:
         click.echo(f"{'would remove' if dry_run else 'removed'} {name}  {human_size(size)}")
     total = human_size(sum(size for _, size in removed))
-    click.echo(f"{len(removed)} entries, {total}" if removed else "nothing to remove")
+    click.echo(f"{count(len(removed), 'entry')}, {total}" if removed else "nothing to remove")
 
 
 @click.command("lock")
@@ -200,30 +214,39 @@ def lock(ctx: click.Context, /, update: bool, check: bool, **given: Any) -> None
         if check:
             if before is None:
                 raise LockError(f"there is no {LOCK_FILE}", hint="`pkgkmod lock` writes one")
-            _check(before, loaded.project, loaded.folder)
+            _check(before, loaded.project, loaded.folder, progress)
             return
         if before and not update and _fits(before, loaded.project, loaded.folder):
-            click.echo(f"{LOCK_FILE} is up to date; --update asks for newer kernels")
+            progress.info(f"{LOCK_FILE} is up to date; --update asks for newer kernels")
             return
         wanted = wanted_kernels(loaded.project, loaded.folder, ask=update, prefer_archives=True, progress=progress)
         made = make_lock(loaded.project, loaded.folder, wanted)
     finally:
         progress.close()
-    old = {k.release: k for k in before.kernel} if before else {}
-    new = {k.release: k for k in made.kernel}
-    for release in new:
-        if release not in old:
-            click.echo(f"{click.style('new', fg='green')}      {release}  {_of(new[release])}")
-        elif new[release] != old[release]:
-            click.echo(f"{click.style('changed', fg='yellow')}  {release}  {_of(old[release])} -> {_of(new[release])}")
-    for release in old:
-        if release not in new:
-            click.echo(f"{click.style('gone', fg='red')}     {release}  {_of(old[release])}")
+    write_lock(made, loaded.folder)
+    _print_lock(before, made, json_lines=invocation.json_lines)
+
+
+def _print_lock(before: Lock | None, made: Lock, *, json_lines: bool) -> None:
+    """Say what is new, what changed, and what vanished."""
+    old = {kernel.release: kernel for kernel in before.kernel} if before else {}
+    new = {kernel.release: kernel for kernel in made.kernel}
+    changes = [(r, "new" if r not in old else "changed") for r in new if new[r] != old.get(r)]
+    changes += [(release, "gone") for release in old if release not in new]
+    if json_lines:
+        for release, change in changes:
+            JsonLines().event("locked", kernel=release, change=change)
+        for source in made.source:
+            JsonLines().event("locked-source", label=source.label, commit=source.commit, patches=source.patches)
+        return
+    for release, change in changes:
+        which = " -> ".join(_of(kernels[release]) for kernels in (old, new) if release in kernels)
+        colour = {"new": "green", "changed": "yellow", "gone": "red"}[change]
+        click.echo(f"{click.style(f'{change:7}', fg=colour)}  {release}  {which}")
     for source in made.source:
         label = "" if source.label == "_" else f" ({source.label})"
-        click.echo(f"source{label}: {source.commit}, {len(source.patches)} patches")
-    path = write_lock(made, loaded.folder)
-    click.echo(f"{path.name}: {len(new)} kernels for {len(made.target)} targets")
+        click.echo(f"source{label}: {source.commit}, {count(len(source.patches), 'patch')}")
+    click.echo(f"pkgkmod.lock: {count(len(new), 'kernel')} for {count(len(made.target), 'target')}")
 
 
 def _of(kernel: Any) -> str:
@@ -239,7 +262,7 @@ def _fits(before: Any, project: Project, base: Path) -> bool:
     return True
 
 
-def _check(before: Any, project: Project, base: Path) -> None:
+def _check(before: Any, project: Project, base: Path, progress: Progress) -> None:
     from pkgkmod.kernels.download import opened
     from pkgkmod.kernels.store import Store
 
@@ -257,8 +280,8 @@ def _check(before: Any, project: Project, base: Path) -> None:
                 lost.append(f"{release}: {error.brief}")
     if lost:
         raise LockError(
-            f"{len(lost)} pinned packages can no longer be had",
+            f"{count(len(lost), 'pinned package')} can no longer be had",
             details="\n".join(lost),
             hint="an archive of old packages (snapshot.debian.org) may have them; or `pkgkmod lock --update`",
         )
-    click.echo(f"the lock fits: {len(before.kernel)} kernels, {len(before.source)} sources")
+    progress.info(f"the lock fits: {count(len(before.kernel), 'kernel')}, {count(len(before.source), 'source')}")

@@ -10,6 +10,7 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
+from pkgkmod.cli.report import count
 from pkgkmod.cli.run_commands import select
 from pkgkmod.errors import DifferentError, UsageError
 
@@ -70,6 +71,8 @@ def _compare(loaded: Loaded, again: Any, invocation: Invocation, *, same_inputs:
     if invocation.json_lines:
         for name, same in comparison.files.items():
             JsonLines().event("compared", file=name, same=same)
+        for name in comparison.alone:
+            JsonLines().event("compared", file=name, same=None)
     else:
         _print(comparison)
     if comparison.different:
@@ -78,14 +81,17 @@ def _compare(loaded: Loaded, again: Any, invocation: Invocation, *, same_inputs:
             details=f"the first difference, in {comparison.different[0]}:\n{comparison.first_difference}",
             hint="a time, a path, or an order of files that the sources bring in is the usual reason",
         )
-    if not comparison.files:
-        raise UsageError("the project has no results of the same inputs", hint="run `pkgkmod build` first")
+    if comparison.alone:
+        raise UsageError(
+            f"the project has no counterpart to {count(len(comparison.alone), 'result')} of these inputs",
+            details="\n".join(comparison.alone),
+            hint="run `pkgkmod build` first, for the same targets and kernels",
+        )
 
 
 def _print(comparison: Comparison) -> None:
-    for name in comparison.alone:
-        click.echo(f"{'alone':5}  {name}: the project has none that was made of these inputs")
     for name, same in comparison.files.items():
         click.echo(f"{click.style('same' if same else 'OTHER', fg='green' if same else 'red'):5}  {name}")
     if not comparison.different and comparison.files:
-        click.echo(f"all {len(comparison.files)} files are the same, byte by byte")
+        which = "the files that were compared" if comparison.alone else "files"
+        click.echo(f"all {len(comparison.files)} {which} are the same, byte by byte")

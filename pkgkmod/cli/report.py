@@ -67,6 +67,12 @@ def shortest(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 kernel, 2 patches."""
+    plural = {"entry": "entries", "patch": "patches"}.get(noun, f"{noun}s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def human_size(size: int) -> str:
     """Return a size in bytes as people write it: 157 KiB."""
     amount, unit = float(size), "B"

@@ -11,7 +11,7 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
-from pkgkmod.cli.report import human_size, shortest
+from pkgkmod.cli.report import count, human_size, shortest
 from pkgkmod.errors import did_you_mean
 
 _NAMED = 3
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
     from pkgkmod.engine.execute import Outcome, Run
     from pkgkmod.engine.plan import Selection
+    from pkgkmod.model.job import Job
     from pkgkmod.progress import Progress
     from pkgkmod.workspace import Result
 
@@ -56,7 +57,7 @@ def _print_sum(run: Run, selection: Selection, progress: Progress) -> None:
     """Say in one line what was done, and what was not done again."""
     counts = Counter(run.outcomes.values())
     kernels = {kernel.uname_r for job in selection.jobs for kernel in job.kernels}
-    over = f" over {len(kernels)} kernel{'s' if len(kernels) != 1 else ''}" if kernels else ""
+    over = f" over {count(len(kernels), 'kernel')}" if kernels else ""
     words: dict[Outcome, str] = {
         "done": "run",
         "reused": "taken from the cache",
@@ -68,7 +69,7 @@ def _print_sum(run: Run, selection: Selection, progress: Progress) -> None:
     if set(counts) == {"skipped"}:
         progress.info(f"nothing to do: all {counts.total()} steps{over} are unchanged")
     elif parts:
-        progress.info(f"{counts.total()} steps{over}: {', '.join(parts)}")
+        progress.info(f"{count(counts.total(), 'step')}{over}: {', '.join(parts)}")
 
 
 def _warn_of_absent_plugins(loaded: Loaded, progress: Progress) -> None:
@@ -105,6 +106,7 @@ def select(
             fetch=not given.get("dry_run"),
             progress=progress,
         )
+    _warn_of_namesakes(resolved.jobs, progress)
     return Selection(
         project,
         base,
@@ -115,6 +117,19 @@ def select(
         absent=resolved.absent,
         fail_fast=not given.get("keep_going", True),
     )
+
+
+def _warn_of_namesakes(jobs: Sequence[Job], progress: Progress) -> None:
+    """Say which targets make packages of the same name and version of different sources."""
+    seen: dict[tuple[str, str, tuple[str, ...]], Job] = {}
+    for job in jobs:
+        one_each = tuple(kernel.uname_r for kernel in job.kernels) if job.distro.grouping == "base" else ()
+        other = seen.setdefault((job.target.distro, job.project.project.version, one_each), job)
+        if other.source_label != job.source_label:
+            progress.warn_once(
+                f"{other.target.id} and {job.target.id} make packages of the same name and version of different "
+                "sources: give one of these targets a `version` of its own"
+            )
 
 
 def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) -> None:

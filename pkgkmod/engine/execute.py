@@ -127,7 +127,9 @@ class _Execution:
                     self.budget.give_back()
             self._take_in_all()
         # In the order of the plan, whatever was quicker.
-        self.run.results = {key: self.run.results[key] for key in self.steps if key in self.run.results}
+        run = self.run
+        run.results = {key: run.results[key] for key in self.steps if key in run.results}
+        run.errors = {key: run.errors[key] for key in self.steps if key in run.errors}
 
     def _look_for_ready(self) -> None:
         """Decide about the steps whose inputs are settled; those that need no run are settled at once."""

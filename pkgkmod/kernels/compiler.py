@@ -39,6 +39,14 @@ def find_compiler(kernel: Kernel, *, any_compiler: bool = False) -> Path:
     )
 
 
+def is_another(compiler: Path, kernel: Kernel) -> str:
+    """Return what a compiler of this machine is, such as `gcc 12`, if another one built the kernel; or nothing."""
+    if kernel.root or kernel.compiler is None:
+        return ""
+    major = _major(str(compiler))
+    return f"{kernel.compiler.family} {major}" if major not in (0, kernel.compiler.major) else ""
+
+
 def compiler_stamps(kernel: Kernel, *, any_compiler: bool = False) -> dict[str, str]:
     """Return what identifies the programs that compile and link for a kernel, for fingerprints."""
     compiler = find_compiler(kernel, any_compiler=any_compiler)

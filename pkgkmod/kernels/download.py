@@ -107,7 +107,8 @@ def opened(url: str, *, since: float = 0) -> Iterator[http.client.HTTPResponse]:
         raise kind(f"{url} cannot be had: {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         kind = NotFound if isinstance(error.reason, FileNotFoundError) or "No such file" in str(error) else KernelError
-        raise kind(f"{url} cannot be had: {error.reason}", hint="is the network there?") from None
+        hint = "" if url.lower().startswith("file:") else "is the network there?"
+        raise kind(f"{url} cannot be had: {error.reason}", hint=hint) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise KernelError(f"{url} cannot be had: {error}") from None
     with response:

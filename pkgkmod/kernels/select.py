@@ -82,6 +82,10 @@ def select_kernels(wanted: Sequence[str], available: Sequence[F]) -> tuple[F, ..
         if not matching:
             raise _not_found(text, available)
         chosen.update((kernel.uname_r, kernel) for kernel in matching)
+    if not chosen:
+        raise KernelError(
+            f"no kernel is left of {', '.join(wanted)}", hint="a !PATTERN takes out what stands before it"
+        )
     return in_order(chosen.values())
 
 

@@ -212,6 +212,7 @@ class Target(Section):
     patches: Line | None = Field(
         None, description="Folder of further patches for this target, applied after those of `source.patches`."
     )
+    version: VersionText | None = Field(None, description="Version of this target's packages, for sources of its own.")
     minor: int | None = Field(None, ge=0, description="Minor release, as in .el9_4; none leaves it out.")
     name: Name | None = Field(
         None, description="Name of the target in plans and results; the distribution's if absent."
@@ -225,12 +226,12 @@ class Target(Section):
     @property
     def has_own_sources(self) -> bool:
         """Tell whether other sources than the project's are built for it."""
-        return self.revision is not None or self.patches is not None
+        return any(own is not None for own in (self.revision, self.patches, self.version))
 
     @property
     def source_label(self) -> str:
         """Name of its sources in plans and results, the same for all targets that share them; `_`: the project's."""
-        text = "+".join(part for part in (self.revision, self.patches) if part)
+        text = "+".join(part for part in (self.revision, self.patches, self.version) if part)
         plain = re.sub(r"[^A-Za-z0-9._+-]", "-", re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", text))[:40]
         if plain.strip(".") == text or not text:
             return text or "_"
@@ -307,7 +308,13 @@ class Project(Section):
             "revision": target.revision or self.source.revision,
             "patches": (*self.source.patch_folders, *more),
         }
-        return self.model_copy(update={"source": self.source.model_copy(update=changes)})
+        version = {"version": target.version or self.project.version}
+        return self.model_copy(
+            update={
+                "source": self.source.model_copy(update=changes),
+                "project": self.project.model_copy(update=version),
+            }
+        )
 
     @field_validator("signing", mode="before")
     @classmethod

@@ -17,10 +17,11 @@ from pkgkmod.model.project import Build
 from pkgkmod.programs import find_tool
 from pkgkmod.sandbox import Sandbox, isolation
 
-# gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT; our own
+# gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT; our own;
+# gcc of an option that it does not know: gcc: error: TEXT
 _ERROR = re.compile(
     r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: "
-    r"|ERROR: modpost: |pkgkmod\.mk: error: )(.*)$"
+    r"|ERROR: modpost: |pkgkmod\.mk: error: |(?:\S*/)?(?:gcc|clang|cc1|ld)[\w.-]*: (?:fatal )?error: )(.*)$"
 )
 _MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* |^[^\s:]*:\d+: \*\*\* |^.*: (?:command )?not found$")
 

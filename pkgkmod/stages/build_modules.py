@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pkgkmod.kernels.compiler import compiler_stamps, find_compiler
+from pkgkmod.kernels.compiler import compiler_stamps, find_compiler, is_another
 from pkgkmod.kernels.inplace import in_place
 from pkgkmod.kernels.provide import repair_kernel
 from pkgkmod.model.artifacts import ModuleSet
@@ -66,6 +66,9 @@ class BuildModules:
         """Compile in a scratch folder, then keep the modules."""
         project, kernel = work.unit.project, work.unit.kernel
         imported = work.one("source_tree").folder
+        compiler = find_compiler(kernel, any_compiler=project.build.any_compiler)
+        if other := is_another(compiler, kernel):
+            work.progress.warning(f"{kernel.uname_r} was built with {kernel.compiler}, its modules are with {other}")
         plan = survey(project, imported / "tree")
         repair_kernel(kernel, work.progress)
         with work.workspace.scratch() as scratch:
@@ -84,5 +87,4 @@ class BuildModules:
             for path in finished.iterdir():
                 if not path.name.startswith("."):
                     shutil.copyfile(path, work.folder / path.name)
-        compiler = find_compiler(kernel, any_compiler=project.build.any_compiler)
         return collect_modules(work.folder, plan.names, kernel, compiler.name)

@@ -22,7 +22,7 @@ class GenerateDebian:
     """Write what dpkg-buildpackage and sbuild need, and a person can read."""
 
     name = "generate_debian"
-    version = 1
+    version = 2
     summary = "Write the debian folder and source archive of each DEB target."
     scope: Literal["job"] = "job"
     produces = "recipe.deb"

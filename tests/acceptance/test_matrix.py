@@ -246,8 +246,8 @@ def test_the_lock_pins_kernels_and_sources(tmp_path, driver):
     kinds = {"-".join(package["name"].split("-")[:2]) for package in packages}
     assert kinds == {"linux-headers", "linux-kbuild"}
     assert all(re.fullmatch("[0-9a-f]{64}", package["sha256"]) for package in packages)
-    assert "is up to date" in pkgkmod("lock", cwd=folder).out
-    assert "the lock fits: 3 kernels" in pkgkmod("lock", "--check", cwd=folder).out
+    assert "is up to date" in pkgkmod("lock", cwd=folder).err
+    assert "the lock fits: 3 kernels" in pkgkmod("lock", "--check", cwd=folder).err
     # The kernels are those of the archive, although this machine may have some of them installed.
     pkgkmod("build", "--target", "el9", cwd=folder)
     # The branch moves on.
@@ -271,6 +271,25 @@ def test_the_lock_pins_kernels_and_sources(tmp_path, driver):
     (folder / "pkgkmod.lock").write_text(lock.replace(digest, digest[::-1]))
     failed = pkgkmod("build", "--fail-fast", cwd=folder, code=6)
     assert "is not the file that the archive's index describes" in failed.err
+
+
+def test_programs_are_told_what_was_fetched_locked_and_removed(tmp_path, driver, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own-cache"))
+    folder = several(tmp_path / "project", driver, PATTERNS[1:])
+    (fetched,) = (
+        event for event in pkgkmod("--json", "kernels", "fetch", cwd=folder).events if event["event"] == "kernel"
+    )
+    assert fetched["in_store"]
+    assert len(fetched["packages"]) == 3
+    locked = [event for event in pkgkmod("--json", "lock", cwd=folder).events if event["event"].startswith("locked")]
+    assert [event.get("change") for event in locked] == ["new", None]
+    listed = pkgkmod("--json", "kernels", "list", fetched["release"], cwd=folder).events
+    assert [event["release"] for event in listed if event["event"] == "kernel"] == [fetched["release"]]
+    would = pkgkmod("--json", "kernels", "prune", "--all", "--dry-run", cwd=folder).events
+    removed = pkgkmod("--json", "kernels", "prune", "--all", cwd=folder).events
+    assert {event["name"] for event in would} == {event["name"] for event in removed}
+    assert len(removed) == 3
+    assert "nothing to remove" in pkgkmod("kernels", "prune", "--all", cwd=folder).out
 
 
 def test_one_kernels_failure_is_that_kernels(tmp_path):

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,44 @@ def driver(tmp_path):
         commit(made.repository, version)
         subprocess.run(["git", "tag", version], cwd=made.repository, check=True)
     return type(made)(made.name, made.repository, made.directory, head(made.repository))
+
+
+def test_two_targets_of_one_distribution_have_versions_of_their_own(tmp_path, driver):
+    own = f"""
+[[target]]
+distro = "debian12"
+name = "old"
+kernels = ["{OLD}"]
+revision = "one"
+"""
+    folder = several(tmp_path / "project", driver, (NEW,), own)
+    assert "debian12 and old make packages of the same name and version" in pkgkmod("plan", cwd=folder).err
+    with (folder / "pkgkmod.toml").open("a") as file:
+        file.write('version = "0.9"\n')
+    assert "same name and version" not in pkgkmod("build", "--target", "debian12", "--target", "old", cwd=folder).err
+    sources = sorted(path.name for path in (folder / "results/build_deb").rglob("*.dsc"))
+    assert sources == ["hello-modules_0.9-1~deb12.dsc", "hello-modules_1.0-1~deb12.dsc"]
+
+
+def test_another_compiler_is_a_warning_where_the_project_says_so(tmp_path, driver):
+    """A tree whose .config names a compiler that nobody has stands in for a kernel of another release."""
+    kernel = max(Path("/lib/modules").glob("6.1.*-amd64/build")).resolve()
+    tree = tmp_path / "tree"
+    shutil.copytree(kernel, tree, symlinks=True, ignore=shutil.ignore_patterns("scripts", "tools"))
+    for name in ("scripts", "tools"):
+        (tree / name).symlink_to((kernel / name).resolve())
+    config = tree / ".config"
+    config.write_text(re.sub("CONFIG_GCC_VERSION=\\d+", "CONFIG_GCC_VERSION=990100", config.read_text()))
+    release = kernel.name.removeprefix("linux-headers-")
+    for name in ("include/generated/utsrelease.h", "include/config/kernel.release"):
+        text = (tree / name).read_text()
+        (tree / name).write_text(text.replace(release, f"{release}-other"))
+    folder = several(tmp_path / "project", driver, (f"{release}-other",), f'[plugin.folder]\npaths = ["{tree}"]\n')
+    assert "was built with gcc 99" in pkgkmod("build_modules", cwd=folder, code=7).err
+    with (folder / "pkgkmod.toml").open("a") as file:
+        file.write("[build]\nany_compiler = true\n")
+    said = pkgkmod("build_modules", cwd=folder).err
+    assert re.search(r"warning: 6\.1\.\S+-other was built with gcc 99, its modules are with gcc \d+", said)
 
 
 def modinfo(file, field):

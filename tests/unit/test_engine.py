@@ -216,7 +216,7 @@ def test_a_failed_kernel_fails_that_kernel_and_the_others_finish(house):
     house.stages["modules"].broken = set()
     assert plan(house)[f"modules {KERNELS[0]}"] == ("RUN", "failed before")
     run(house)
-    assert house.stages["packages"].runs[2:] == [KERNELS[0], "+".join(KERNELS)]
+    assert sorted(house.stages["packages"].runs[2:]) == [KERNELS[0], "+".join(KERNELS)]
 
 
 def test_where_nothing_can_be_made_the_first_error_is_told(house):

@@ -39,7 +39,7 @@ define apply_patches
 @set -f; if test -f pkgkmod-patches/series; then while read -r strip file patterns; do \
 		for pattern in $$patterns; do case '$(KERNEL)' in $$pattern) \
 			echo "applying $$file"; patch -d '$(work)' -p$$strip -F0 -s < pkgkmod-patches/$$file || \
-				{ echo "pkgkmod.mk: error: $$file does not apply for $(KERNEL)"; exit 1; }; break;; \
+				{ echo "pkgkmod.mk: error: $${file#????-} does not apply for $(KERNEL)"; exit 1; }; break;; \
 		esac; done; done < pkgkmod-patches/series; fi
 endef
 
