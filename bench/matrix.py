@@ -231,11 +231,16 @@ def check_results(name: str, matrix: Matrix, place: Path) -> None:
 
 
 def compare(matrix: Matrix, contenders: Sequence[str], repeat: int, scratch: Path) -> dict[str, Runs]:
-    """Run all contenders `repeat` times in turns, each in a fresh folder; leave those out that fail."""
+    """Run all contenders `repeat` times in turns, each in a fresh folder; leave those out that fail.
+
+    Nothing is removed in between: ext4 makes files slower for a while after others were removed, and what one
+    contender leaves must not be the next one's burden. Each round begins with another contender.
+    """
     results: dict[str, Runs] = {}
     left = list(contenders)
     for number in range(repeat):
-        for name in tuple(left):
+        start = number % len(left)
+        for name in (*left[start:], *left[:start]):
             place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=scratch))
             place.chmod(0o755)  # a sandbox's user must get in
             try:
@@ -252,7 +257,6 @@ def compare(matrix: Matrix, contenders: Sequence[str], repeat: int, scratch: Pat
                 print(f"{name} is left out: {failure}", file=sys.stderr)
                 left.remove(name)
                 results = {key: runs for key, runs in results.items() if key.partition(",")[0] != name}
-            shutil.rmtree(place)
     return results
 
 
@@ -355,9 +359,9 @@ def main() -> None:
     print("Kernels:", ", ".join(kernel for series in kernels.values() for kernel in series), end="\n\n", flush=True)
     os.umask(0o022)
     base = os.environ.get("TMPDIR") or "/var/tmp"
-    with tempfile.TemporaryDirectory(prefix="pkgkmod-bench-", dir=base) as scratch:
-        Path(scratch).chmod(0o755)
-        for name in GOALS if given.driver == "both" else (given.driver,):
+    for name in GOALS if given.driver == "both" else (given.driver,):
+        with tempfile.TemporaryDirectory(prefix="pkgkmod-bench-", dir=base) as scratch:
+            Path(scratch).chmod(0o755)
             matrix = Matrix(driver(name, Path(scratch)), kernels)
             results = compare(matrix, given.contenders, given.repeat, Path(scratch))
             print_results(name, results)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from typing import IO
 
 from pkgkmod.data import package_of_tool
 from pkgkmod.errors import DiskFullError, TimeLimitError, ToolError
-from pkgkmod.jobserver import JobServer
+from pkgkmod.jobserver import JobServer, Stopped
 from pkgkmod.programs import clean_environment
 from pkgkmod.progress import Progress
 from pkgkmod.sandbox import Sandbox, ownership, sandboxed
@@ -57,7 +58,7 @@ class Completed:
         return self.returncode == 0
 
 
-class Interrupted(BaseException):
+class Interrupted(Stopped):
     """All programs are being stopped: nothing may be saved of what they made."""
 
 
@@ -70,6 +71,11 @@ def stop_all() -> None:
     _stopping.set()
     for process in tuple(_running):
         _kill(process)
+
+
+def is_stopping() -> bool:
+    """Tell whether `stop_all` was called."""
+    return _stopping.is_set()
 
 
 def allow_all() -> None:
@@ -99,7 +105,7 @@ def run(command: Command, *, log: Path, progress: Progress, jobs: JobServer | No
         reader = threading.Thread(target=_pump, args=(process.stdout, sink, tail, progress), daemon=True)
         reader.start()
         try:
-            returncode = process.wait(timeout=command.time_limit)
+            returncode = _wait(process, command.time_limit)
         except subprocess.TimeoutExpired:
             raise TimeLimitError(
                 f"'{command.argv[0]}' ran longer than {command.time_limit:.0f} s and was stopped",
@@ -147,6 +153,25 @@ def _start(argv: list[str], cwd: Path, environment: dict[str, str], shared: tupl
     if _stopping.is_set():  # `stop_all` may have looked just before
         _kill(process)
     return process
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float | None) -> int:
+    """Wait for a program's end; raise TimeoutExpired after `seconds`.
+
+    Popen.wait looks only every 50 ms if it has a time limit, which is as long as a small rpmbuild takes.
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # Linux before 5.3, or a sandbox that forbids it
+        return process.wait(timeout=seconds)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(None if seconds is None else seconds * 1000):
+            raise subprocess.TimeoutExpired(process.args, seconds or 0)
+    finally:
+        os.close(descriptor)
+    return process.wait()
 
 
 def _pump(source: IO[bytes], sink: IO[bytes], tail: deque[str], progress: Progress) -> None:

@@ -14,12 +14,20 @@ import os
 import select
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _LEAST_MEMORY = 512 * 1024 * 1024
 """Bytes that a job may need: cc1 with the kernel's headers takes 100 to 200 MB, pahole and links more."""
+
+
+_PATIENCE = 0.2
+"""Seconds to wait for a job before asking whether to go on."""
+
+
+class Stopped(BaseException):
+    """Nobody waits for the job any more."""
 
 
 class JobServer:
@@ -31,6 +39,7 @@ class JobServer:
         # Opened once more, for us only: the makes share the other one, and must not get O_NONBLOCK with it.
         self._own = os.open(f"/proc/self/fd/{self._reader}", os.O_RDONLY | os.O_NONBLOCK)
         self._lock = threading.Lock()
+        self._held = threading.local()
         self._running = 0
         os.write(self._writer, b"+" * jobs)
 
@@ -66,19 +75,36 @@ class JobServer:
                 os.write(self._writer, b"+" * lost)
 
     @contextmanager
-    def with_spare(self) -> Iterator[int]:
-        """Give a program that cannot share the budget the jobs that are free now; return how many it may run.
+    def job(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold a job, waiting for one; a thread that holds one already goes on with it.
 
-        That is its own, and those that were free: others get them back when it ends.
+        Raise Stopped if `stopped` says that there is nothing to wait for any more.
         """
-        spare = 0
+        if getattr(self._held, "job", False):
+            yield
+            return
+        while not self.take(_PATIENCE):
+            if stopped():
+                raise Stopped
+        self._held.job = True
         try:
-            while self.take(0):
-                spare += 1
-            yield 1 + spare
+            yield
         finally:
-            for _ in range(spare):
-                self.give_back()
+            self._held.job = False
+            self.give_back()
+
+    @contextmanager
+    def with_spare(self, stopped: Callable[[], bool] = lambda: False) -> Iterator[int]:
+        """Hold a job and all that are free now, for programs that cannot share the budget; return how many."""
+        spare = 0
+        with self.job(stopped):
+            try:
+                while self.take(0):
+                    spare += 1
+                yield 1 + spare
+            finally:
+                for _ in range(spare):
+                    self.give_back()
 
     def close(self) -> None:
         """Close the pipe."""

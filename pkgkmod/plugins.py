@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
-from pkgkmod.command import Command, Completed, run
+from pkgkmod.command import Command, Completed, is_stopping, run
 from pkgkmod.errors import PkgkmodError, PluginError, did_you_mean
 from pkgkmod.jobserver import JobServer
 from pkgkmod.model.artifacts import Artifact, PackageFormat, Recipe
@@ -143,8 +144,9 @@ class Work(Generic[U_co]):
         return isolated
 
     def run(self, command: Command) -> Completed:
-        """Run a program; what it writes goes to the result's log."""
-        return run(command, log=self.draft.log, progress=self.progress, jobs=self.budget)
+        """Run a program, as soon as there is a job for it; what it writes goes to the result's log."""
+        with self.budget.job(is_stopping) if self.budget else nullcontext():
+            return run(command, log=self.draft.log, progress=self.progress, jobs=self.budget)
 
 
 class Stage(Protocol[U_contra]):

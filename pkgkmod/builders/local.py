@@ -68,7 +68,8 @@ class LocalBuilder:
             env["KERNEL_TREES"] = str(places.folder / _TREES)
         if places.prebuilt:
             env["KMOD_PREBUILT"] = str(places.prebuilt)
-        build = ("dpkg-buildpackage", "-us", "-uc", "-d", "-S" if places.source_only else "-F")
+        # The tree was unpacked just before: there is nothing to clean.
+        build = ("dpkg-buildpackage", "-us", "-uc", "-d", "-nc", "-S" if places.source_only else "-F")
         arch = ("-a", package_arch(places.arch, "deb"))
         return Command(unpack, cwd=tree), Command((*build, *arch), cwd=tree, env=env)
 
@@ -103,7 +104,7 @@ def _rpmbuild(what: str, recipe: Recipe, places: Places, defines: dict[str, str]
     options = [word for name, body in defines.items() for word in ("--define", f"{name} {body}")]
     arch = package_arch(places.arch, "rpm")
     return Command(
-        ("rpmbuild", what, "--nodeps", "--target", arch, *options, f"SPECS/{recipe.spec}"),
+        ("rpmbuild", what, "--nodeps", "--noclean", "--target", arch, *options, f"SPECS/{recipe.spec}"),
         cwd=places.folder,
         env={"SOURCE_DATE_EPOCH": str(recipe.source_date_epoch)},
     )

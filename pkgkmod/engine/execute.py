@@ -22,7 +22,7 @@ from pkgkmod.workspace import LOG_FILE, Result, Workspace
 Outcome = Literal["done", "skipped", "kept", "reused", "failed", "excluded"]
 _OUTCOMES: Mapping[Action, Outcome] = {"RUN": "done", "SKIP": "skipped", "KEEP": "kept", "REUSE": "reused"}
 _PATIENCE = 0.2
-"""Seconds to wait for a job or the end of a step before looking again."""
+"""Seconds to wait for the end of a step before looking again."""
 
 
 @dataclass
@@ -99,7 +99,9 @@ class _Execution:
         self.under_way: set[Key] = set()
         self.ended: SimpleQueue[tuple[Decision, Result | BaseException]] = SimpleQueue()
         self.budget = JobServer(sensible_jobs(selection.project.build.jobs))
-        self.workers = ThreadPoolExecutor(self.budget.jobs)
+        # Programs take a job each. One more worker makes ready and puts away what others compile meanwhile.
+        self.most = self.budget.jobs + 1 if self.budget.jobs > 1 else 1
+        self.workers = ThreadPoolExecutor(self.most)
         self.steps = steps
         progress.matrix([step.cell for step in steps.values()])
 
@@ -117,15 +119,12 @@ class _Execution:
         """Take all steps."""
         self._look_for_ready()
         while self.ready or self.under_way:
-            if self.under_way and (not self.ready or is_memory_short()):
+            if self.under_way and (not self.ready or len(self.under_way) >= self.most or is_memory_short()):
                 self._take_in(block=True)
-            elif self.budget.take(_PATIENCE):
-                self._take_in_all()  # what ended meanwhile may change what is to be started
-                if self.ready:
-                    self._start(max(self.ready, key=lambda key: self.urgency[key]))
-                else:
-                    self.budget.give_back()
-            self._take_in_all()
+            else:
+                self._start(max(self.ready, key=lambda key: self.urgency[key]))
+            while self._take_in(block=False):
+                pass
         # In the order of the plan, whatever was quicker.
         run = self.run
         run.results = {key: run.results[key] for key in self.steps if key in run.results}
@@ -186,11 +185,6 @@ class _Execution:
         except BaseException as error:
             ended = error
         self.ended.put((decision, ended))
-        self.budget.give_back()
-
-    def _take_in_all(self) -> None:
-        while self._take_in(block=False):
-            pass
 
     def _take_in(self, *, block: bool) -> bool:
         """Note how a step ended, if one has; what it made room for becomes ready."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pkgkmod.command import Command
+from pkgkmod.command import Command, is_stopping
 from pkgkmod.errors import CompileError, PackageError
 from pkgkmod.kernels.compiler import compiler_stamps
 from pkgkmod.kernels.inplace import in_place
@@ -92,9 +92,9 @@ def jobs_for(work: Work[Any]) -> Iterator[int]:
     Package builders set make's -j themselves, so they cannot share the common budget as a bare make does.
     """
     if not work.budget or not compiles(work.unit):
-        yield 1
+        yield work.budget.jobs if work.budget else 1
         return
-    with work.budget.with_spare() as jobs:
+    with work.budget.with_spare(is_stopping) as jobs:
         yield jobs
 
 

@@ -44,7 +44,7 @@ define apply_patches
 endef
 
 # Where the tree has a vmlinux, kbuild gives modules type information (BTF).
-pahole := $(and $(wildcard $(KERNEL_TREE)/vmlinux),$(shell command -v pahole))
+pahole = $(and $(wildcard $(KERNEL_TREE)/vmlinux),$(shell command -v pahole))
 
 # kbuild reads the options from the kernel's .config; variables on the command line win over it, and
 # the header does the same for the compiler (it comes after the kernel's own autoconf.h).
