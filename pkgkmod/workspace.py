@@ -278,16 +278,26 @@ class Workspace:
         name = hashlib.sha256(os.fsencode(self.project_folder.resolve())).hexdigest()[:12]
         return Path(os.environ.get("TMPDIR") or "/var/tmp") / f"pkgkmod-{os.getuid()}-{name}"
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """Give a folder to build in, away from the project: make and rpm cannot bear spaces in paths."""
+    def for_this_run(self, name: str) -> Path:
+        """Return a folder that programs of one run share, which others may write to; it is removed at the end."""
+        folder = self._made_scratch_root() / name
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o1777)  # the compiler may run as another user; the folder above is closed to others
+        return folder
+
+    def _made_scratch_root(self) -> Path:
         root = self._scratch_root()
         root.mkdir(mode=0o700, exist_ok=True)
         if root.is_symlink() or root.stat().st_uid != os.getuid():
             raise PackageError(
                 f"{root} belongs to somebody else", hint="remove it, or set TMPDIR to a folder of your own"
             )
-        folder = Path(tempfile.mkdtemp(dir=root))
+        return root
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder to build in, away from the project: make and rpm cannot bear spaces in paths."""
+        folder = Path(tempfile.mkdtemp(dir=self._made_scratch_root()))
         folder.chmod(0o755)
         try:
             yield folder

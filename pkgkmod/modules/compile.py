@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
+from pkgkmod import data
 from pkgkmod.cachefolder import cache_folder
 from pkgkmod.command import Command, Completed
 from pkgkmod.errors import CompileError
@@ -26,12 +28,15 @@ _ERROR = re.compile(
 _MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* |^[^\s:]*:\d+: \*\*\* |^.*: (?:command )?not found$")
 
 
+ASKED_ONCE = "pkgkmod-cc"
+"""The compiler, with a memory for what kbuild asks it about options."""
 _CCACHE_PLACE = Path("/tmp/pkgkmod-build")
 
 
-def compile_command(folder: Path, kernel: Kernel, build: Build) -> Command:
+def compile_command(folder: Path, kernel: Kernel, build: Build, *, answers: Path | None = None) -> Command:
     """Describe the make that compiles the build folder `folder` for `kernel`, as a part of the common budget of jobs.
 
+    `answers` is a folder that keeps what the compiler said about options, for other kernels with the same compiler.
     Raise CompilerError if the kernel's compiler is not installed.
     """
     compiler = find_compiler(kernel, any_compiler=build.any_compiler)
@@ -45,6 +50,13 @@ def compile_command(folder: Path, kernel: Kernel, build: Build) -> Command:
         env = {"CCACHE_DIR": str(cache)}
         # The path of what is compiled is a part of what ccache goes by.
         sandbox = replace(sandbox, shared=cache, place=_CCACHE_PLACE) if sandbox else None
+    elif answers:
+        wrapper = folder / ASKED_ONCE
+        wrapper.write_text(files(data).joinpath("build", ASKED_ONCE).read_text(encoding="utf-8"), encoding="utf-8")
+        wrapper.chmod(0o755)
+        variables = [f"KERNEL_CC={wrapper}" if v.startswith("KERNEL_CC=") else v for v in variables]
+        env = {"PKGKMOD_CC": str(compiler), "PKGKMOD_ANSWERS": str(answers)}
+        sandbox = replace(sandbox, shared=answers) if sandbox else None
     return Command(
         (
             *("make", "-f", "pkgkmod.mk", "modules"),

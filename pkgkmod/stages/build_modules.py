@@ -17,6 +17,7 @@ from pkgkmod.modules.compile import collect_modules, compile_command, raise_comp
 from pkgkmod.modules.survey import survey
 from pkgkmod.plugins import KernelUnit, Option, Work
 from pkgkmod.sources.reach import include_folders
+from pkgkmod.workspace import digest
 
 
 class BuildModules:
@@ -70,6 +71,7 @@ class BuildModules:
         if other := is_another(compiler, kernel):
             work.progress.warning(f"{kernel.uname_r} was built with {kernel.compiler}, its modules are with {other}")
         plan = survey(project, imported / "tree")
+        stamps = compiler_stamps(kernel, any_compiler=project.build.any_compiler)
         repair_kernel(kernel, work.progress)
         with work.workspace.scratch() as scratch:
             folder = scratch / "build"
@@ -77,7 +79,8 @@ class BuildModules:
             isolated = work.isolated
             if not isolated:
                 kernel = in_place(kernel, scratch / "kernel")
-            command = compile_command(folder, kernel, project.build)
+            answers = work.workspace.for_this_run(f"answers-{digest(stamps)[:12]}")
+            command = compile_command(folder, kernel, project.build, answers=answers)
             if not isolated:
                 command = replace(command, argv=(*command.argv, f"KERNEL_ROOT={scratch / 'kernel'}"))
             done = work.run(command)
