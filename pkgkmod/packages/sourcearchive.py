@@ -14,9 +14,12 @@ from pkgkmod.sources.reach import include_folders
 
 
 def write_source_archive(
-    project: Project, imported: Path, provenance: Provenance, destination: Path, *, top_folder: str
+    project: Project, imported: Path, provenance: Provenance, destination: Path, *, top_folder: str, shelf: Path
 ) -> Survey:
-    """Write the archive `destination` of the sources imported in `imported`; return what it builds."""
+    """Write the archive `destination` of the sources imported in `imported`; return what it builds.
+
+    `shelf` keeps it for other recipes that hold the same one.
+    """
     found = survey(project, imported / "tree")
     with tempfile.TemporaryDirectory(prefix="pkgkmod-") as scratch:
         folder = Path(scratch, "build")
@@ -27,5 +30,6 @@ def write_source_archive(
             prefix=top_folder,
             epoch=provenance.commit_epoch,
             content=project.source.archive,
+            shelf=shelf,
         )
     return found

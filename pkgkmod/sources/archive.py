@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import lzma
 import os
+import shutil
 import tarfile
 import tempfile
-from collections.abc import Sequence
+import threading
 from pathlib import Path
 
 from pkgkmod.model.project import ArchiveContent
@@ -16,43 +18,58 @@ from pkgkmod.sources.unpack import folders_above, walk_files
 # Fixed: another preset, or more threads, give other bytes.
 _PRESET = 6
 _SMALLEST, _LARGEST = 64 * 1024, 8 * 1024 * 1024  # bytes; the largest is that of the preset
+_PACKING = threading.Lock()
+"""Held while an archive is compressed, so that those who want the same one wait for it."""
 _KBUILD_NAMES = ("Kbuild", "Kconfig", "Makefile")
 _KBUILD_SUFFIXES = (".c", ".h")
 
 
-def write_archive(folder: Path, destination: Path, *, prefix: str, epoch: int, content: ArchiveContent) -> None:
+def write_archive(
+    folder: Path, destination: Path, *, prefix: str, epoch: int, content: ArchiveContent, shelf: Path | None = None
+) -> None:
     """Pack the files of `folder`, as folder `prefix`, into the .tar.xz `destination`; all times are `epoch`
     (seconds).
 
     `content` chooses among the files in sub-folders: `default` leaves out names that start with a dot,
     `kbuild` takes only Kbuild, Kconfig, Makefile, *.c and *.h, `all` takes all. Files at the top of `folder`
-    are always packed.
+    are always packed. Finished archives are kept in the folder `shelf`: the recipes of many kernels hold the same
+    one, and compressing it takes longer than all the rest of a recipe.
     """
+    with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as name:
+        aside = Path(name)
+        plain = aside / "plain.tar"
+        _write_tar(plain, folder, prefix, epoch, content)
+        finished = aside / "packed.tar.xz"
+        if shelf:
+            with plain.open("rb") as file:
+                kept = shelf / f"{hashlib.file_digest(file, 'sha256').hexdigest()}.tar.xz"
+            with _PACKING:
+                if not kept.exists():
+                    _compress(plain, finished)
+                    shutil.copyfile(finished, shelf / f".{kept.name}")
+                    (shelf / f".{kept.name}").replace(kept)
+            shutil.copyfile(kept, finished)
+        else:
+            _compress(plain, finished)
+        finished.chmod(0o644)
+        finished.replace(destination)
+
+
+def _write_tar(plain: Path, folder: Path, prefix: str, epoch: int, content: ArchiveContent) -> None:
     paths = sorted(path for path in walk_files(folder) if _belongs(path, content))
     folders = folders_above(paths)
-    handle, aside = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
-    try:
-        with (
-            os.fdopen(handle, "wb") as file,
-            lzma.open(file, "wb", filters=_filters(folder, paths)) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
-        ):
-            archive.addfile(_member(prefix, tarfile.DIRTYPE, epoch))
-            for path in sorted([*paths, *folders]):
-                _add(archive, folder / path, f"{prefix}/{path}", epoch, is_folder=path in folders)
-        Path(aside).chmod(0o644)
-        Path(aside).replace(destination)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with tarfile.open(plain, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        archive.addfile(_member(prefix, tarfile.DIRTYPE, epoch))
+        for path in sorted([*paths, *folders]):
+            _add(archive, folder / path, f"{prefix}/{path}", epoch, is_folder=path in folders)
 
 
-def _filters(folder: Path, paths: Sequence[str]) -> list[dict[str, int]]:
-    """Return how to compress: with a dictionary no larger than what is packed, since it takes twelve times its size
-    of memory."""
-    size = sum((folder / path).lstat().st_size + 2 * tarfile.BLOCKSIZE for path in paths)
-    dictionary = min(max(1 << size.bit_length(), _SMALLEST), _LARGEST)
-    return [{"id": lzma.FILTER_LZMA2, "preset": _PRESET, "dict_size": dictionary}]
+def _compress(plain: Path, packed: Path) -> None:
+    """Compress with a dictionary no larger than what is packed, since it takes twelve times its size of memory."""
+    dictionary = min(max(1 << plain.stat().st_size.bit_length(), _SMALLEST), _LARGEST)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": _PRESET, "dict_size": dictionary}]
+    with plain.open("rb") as source, lzma.open(packed, "wb", filters=filters) as sink:
+        shutil.copyfileobj(source, sink, 1024 * 1024)
 
 
 def _belongs(path: str, content: ArchiveContent) -> bool:

@@ -22,7 +22,7 @@ class GenerateDebian:
     """Write what dpkg-buildpackage and sbuild need, and a person can read."""
 
     name = "generate_debian"
-    version = 2
+    version = 3
     summary = "Write the debian folder and source archive of each DEB target."
     scope: Literal["job"] = "job"
     produces = "recipe.deb"

@@ -22,7 +22,7 @@ class GenerateSpec:
     """Write what rpmbuild, mock and Koji need, and a person can read."""
 
     name = "generate_spec"
-    version = 2
+    version = 3
     summary = "Write the spec file and source archive of each RPM target."
     scope: Literal["job"] = "job"
     produces = "recipe.rpm"

@@ -52,7 +52,10 @@ def write_sources(work: Work[Any], archive: str) -> PackageFacts:
     modules = survey(job.project, imported.folder / "tree").names
     facts = PackageFacts(job, modules, provenance)
     destination = work.folder / archive
-    write_source_archive(job.project, imported.folder, provenance, destination, top_folder=facts.top_folder)
+    shelf = work.workspace.for_this_run("archives")
+    write_source_archive(
+        job.project, imported.folder, provenance, destination, top_folder=facts.top_folder, shelf=shelf
+    )
     return facts
 
 
