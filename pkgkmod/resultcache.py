@@ -60,19 +60,11 @@ def remember(result: Result) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
     try:
-        shutil.copytree(result.folder, aside, symlinks=True, copy_function=_link, dirs_exist_ok=True)
+        shutil.copytree(result.folder, aside, symlinks=True, dirs_exist_ok=True)
         aside.chmod(0o755)
         aside.rename(place)
     except (OSError, shutil.Error):
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _link(source: str, destination: str) -> None:
-    """Keep a file without a copy of its content; one that is changed later is noticed when the result is taken."""
-    try:
-        os.link(source, destination, follow_symlinks=False)
-    except OSError:  # another file system
-        shutil.copy2(source, destination, follow_symlinks=False)
 
 
 @dataclass(frozen=True)

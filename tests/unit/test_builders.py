@@ -48,7 +48,7 @@ REPRODUCIBLE = defined(
 )
 SRPM = Command(
     (
-        *("rpmbuild", "-bs", "--nodeps", "--target", "x86_64"),
+        *("rpmbuild", "-bs", "--nodeps", "--noclean", "--target", "x86_64"),
         *defined("_topdir .", "_srcdefattr (-,root,root)", "_smp_mflags -j1"),
         *REPRODUCIBLE,
         "SPECS/kmod-e1000e.spec",
@@ -62,7 +62,7 @@ def test_local_rpm() -> None:
     places = Places(Path("/b"), "x86_64", {KERNEL: Path("/trees/k")}, Path("/done"), jobs=4)
     binary = Command(
         (
-            *("rpmbuild", "-bb", "--nodeps", "--target", "x86_64"),
+            *("rpmbuild", "-bb", "--nodeps", "--noclean", "--target", "x86_64"),
             *defined("_topdir /b", "kernel_tree /trees/k", "kmod_prebuilt /done", "_smp_mflags -j4"),
             *REPRODUCIBLE,
             "SPECS/kmod-e1000e.spec",
@@ -90,7 +90,7 @@ def test_local_deb() -> None:
     unpack, build = LocalBuilder().deb_commands(DEB, make_project(), places)
     assert unpack == Command(("tar", "-x", "--no-same-owner", "--strip-components=1", "-f", archive), cwd=tree)
     assert build == Command(
-        ("dpkg-buildpackage", "-us", "-uc", "-d", "-F", "-a", "arm64"),
+        ("dpkg-buildpackage", "-us", "-uc", "-d", "-nc", "-F", "-a", "arm64"),
         cwd=tree,
         env={
             **EPOCH,
@@ -103,7 +103,7 @@ def test_local_deb() -> None:
 
 def test_local_deb_source_alone() -> None:
     _, build = LocalBuilder().deb_commands(DEB, make_project(), Places(Path("/b"), "x86_64", source_only=True))
-    assert build.argv == ("dpkg-buildpackage", "-us", "-uc", "-d", "-S", "-a", "amd64")
+    assert build.argv == ("dpkg-buildpackage", "-us", "-uc", "-d", "-nc", "-S", "-a", "amd64")
     assert build.env == {**EPOCH, "DEB_BUILD_OPTIONS": "nocheck parallel=1"}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pkgkmod import jobserver
-from pkgkmod.jobserver import JobServer, is_memory_short, sensible_jobs
+from pkgkmod.jobserver import JobServer, Stopped, is_memory_short, sensible_jobs
 from tests.fixtures.machine import need
 
 # Each target writes down when it began and ended.
@@ -79,13 +79,23 @@ def test_what_killed_makes_took_is_replaced_when_nobody_runs(budget, tmp_path):
 
 
 def test_a_program_that_cannot_share_gets_what_is_free(budget):
-    assert budget.take(0)
     with budget.with_spare() as jobs:
         assert jobs == 2
         assert not budget.take(0)
-        with budget.with_spare() as none_left:
-            assert none_left == 1
+        with budget.job():
+            pass  # the same thread goes on with the job that it holds
+        assert not budget.take(0)
     assert budget.take(0)
+    with budget.with_spare() as jobs:
+        assert jobs == 1
+    budget.give_back()
+
+
+def test_nobody_waits_for_a_job_when_all_is_stopped(budget):
+    assert budget.take(0)
+    assert budget.take(0)
+    with pytest.raises(Stopped), budget.job(lambda: True):
+        pytest.fail("there was none")
 
 
 def test_as_many_jobs_as_processors_if_the_memory_allows_it(monkeypatch):
