@@ -14,6 +14,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
+from pydantic import BaseModel, ValidationError
+
 from pkgkmod.command import Command, Completed, is_stopping, run
 from pkgkmod.errors import PkgkmodError, PluginError, did_you_mean
 from pkgkmod.jobserver import JobServer
@@ -108,6 +110,7 @@ class ProjectUnit(Unit):
     jobs: tuple[Job, ...]
 
 
+M = TypeVar("M", bound=BaseModel)
 U = TypeVar("U", bound=Unit)
 U_contra = TypeVar("U_contra", bound=Unit, contravariant=True)
 U_co = TypeVar("U_co", bound=Unit, covariant=True)
@@ -233,6 +236,16 @@ class KernelArchive(Protocol):
 
     def unpack(self, package: Path, file: PackageFile, offer: KernelOffer, destination: Path) -> None:
         """Unpack a package, whose digest is right, so that DESTINATION/usr/... has its files; run nothing of it."""
+
+
+def check_settings(model: type[M], settings: Mapping[str, Any], plugin: str, *, hint: str) -> M:
+    """Return a plugin's settings as its model; raise PluginError that names the first wrong key, and `hint`."""
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (f"plugin.{plugin}", *first["loc"]))
+        raise PluginError(f"{key}: {first['msg'].removeprefix('Value error, ')}", hint=hint) from None
 
 
 @functools.cache

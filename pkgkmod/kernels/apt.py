@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pkgkmod.command import Command, run
 from pkgkmod.errors import KernelError, PluginError
@@ -26,6 +26,7 @@ from pkgkmod.kernels.aptindex import (
 )
 from pkgkmod.kernels.aptsources import AptEntry, apt_folder, machine_entries, machines, parse_line
 from pkgkmod.model.kernel import KernelOffer, KernelRelease, PackageFile
+from pkgkmod.plugins import check_settings
 from pkgkmod.programs import find_tool
 from pkgkmod.progress import Progress
 
@@ -108,12 +109,8 @@ def _dpkg_deb(file: PackageFile, *arguments: str) -> tuple[str, ...]:
 
 
 def _entries(settings: Mapping[str, Any], base: Path, progress: Progress) -> tuple[_Asked, ...]:
-    try:
-        wanted = AptSettings.model_validate(settings).archives
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in ("plugin.apt", *first["loc"]))
-        raise PluginError(f"{key}: {first['msg']}", hint="it takes one key: archives, a list of entries") from None
+    hint = "it takes one key: archives, a list of entries"
+    wanted = check_settings(AptSettings, settings, AptKernels.name, hint=hint).archives
     found: dict[AptEntry, _Asked] = {}
     for number, text in enumerate(wanted, 1):
         if text.strip() == _MACHINE:

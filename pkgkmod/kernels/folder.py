@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from pkgkmod.errors import KernelError, PluginError
+from pkgkmod.errors import KernelError
 from pkgkmod.kernels.tree import read_kernel
 from pkgkmod.model.kernel import Kernel
+from pkgkmod.plugins import check_settings
 
 
 class FolderSettings(BaseModel):
@@ -29,12 +30,8 @@ class FolderKernels:
 
     def kernels(self, settings: Mapping[str, Any], base: Path) -> Iterator[Kernel]:
         """Return the build trees of `plugin.folder.paths`; raise KernelError if one is not there."""
-        try:
-            wanted = FolderSettings.model_validate(settings).paths
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in ("plugin.folder", *first["loc"]))
-            raise PluginError(f"{key}: {first['msg']}", hint="it takes one key: paths, a list of folders") from None
+        hint = "it takes one key: paths, a list of folders"
+        wanted = check_settings(FolderSettings, settings, self.name, hint=hint).paths
         for text in wanted:
             path = base / Path(text).expanduser()
             found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))

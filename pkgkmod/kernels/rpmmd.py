@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from pkgkmod.command import Command, Completed, run
 from pkgkmod.errors import InputError, KernelError, PluginError
 from pkgkmod.kernels.repodata import Repository, RpmPackage, ask_index, load_index
 from pkgkmod.model.kernel import KernelOffer, KernelRelease, PackageFile
+from pkgkmod.plugins import check_settings
 from pkgkmod.programs import find_tool
 from pkgkmod.progress import Progress
 
@@ -104,15 +105,8 @@ def _succeed(done: Completed, file: PackageFile) -> None:
 
 
 def _repositories(settings: Mapping[str, Any], base: Path) -> Iterator[Repository]:
-    try:
-        wanted = RpmMdSettings.model_validate(settings).repositories
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in ("plugin.rpm-md", *first["loc"]))
-        raise PluginError(
-            f"{key}: {first['msg'].removeprefix('Value error, ')}",
-            hint="each of [[plugin.rpm-md.repositories]] takes baseurl, gpgkey, repo_gpgcheck and arch",
-        ) from None
+    hint = "each of [[plugin.rpm-md.repositories]] takes baseurl, gpgkey, repo_gpgcheck and arch"
+    wanted = check_settings(RpmMdSettings, settings, RpmMdKernels.name, hint=hint).repositories
     for number, one in enumerate(wanted):
         keys = tuple((base / name.removeprefix("file://")).absolute() for name in one.gpgkey)
         place = f"plugin.rpm-md.repositories.{number}"

@@ -27,7 +27,7 @@ from pkgkmod.modules.buildfolder import write_build_folder
 from pkgkmod.modules.compile import compile_command
 from pkgkmod.modules.survey import survey
 from pkgkmod.progress import Progress
-from tests.fixtures.aptrepo import Archive, Headers, Server, headers, key, make_deb, serve
+from tests.fixtures.aptrepo import Archive, Headers, Server, key, make_deb, serve
 from tests.fixtures.gitrepos import Listener
 from tests.fixtures.machine import CHECKOUT, lacking
 from tests.fixtures.packaging import make_project
@@ -41,11 +41,6 @@ def offer_of(archive: Archive, release: str, uri: str = "") -> KernelOffer:
     entry = archive.entry(f"signed-by={key().public}", uri=uri)
     found = PLUGIN.offers({"archives": [entry]}, Path("/"), ask=True, progress=Progress())
     return next(offer for offer in found if offer.uname_r == release)
-
-
-@pytest.fixture(scope="module")
-def debs() -> Headers:
-    return headers()
 
 
 @pytest.fixture(scope="module")
