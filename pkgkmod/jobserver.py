@@ -20,8 +20,6 @@ from pathlib import Path
 
 _LEAST_MEMORY = 512 * 1024 * 1024
 """Bytes that a job may need: cc1 with the kernel's headers takes 100 to 200 MB, pahole and links more."""
-
-
 _PATIENCE = 0.2
 """Seconds to wait for a job before asking whether to go on."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from pkgkmod.errors import DifferentError, UsageError
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
     from pkgkmod.engine.compare import Comparison
+    from pkgkmod.workspace import Result
 
 
 @click.command()
@@ -36,6 +38,7 @@ def rebuild(ctx: click.Context, /, compare: bool, keep: Path | None, **given: An
     from pkgkmod.engine.execute import execute
     from pkgkmod.engine.plan import default_stages
     from pkgkmod.jobserver import sensible_jobs
+    from pkgkmod.plugins import SourceUnit
     from pkgkmod.workspace import Workspace
 
     jobs = given["jobs"] or sensible_jobs(0) + 1
@@ -57,17 +60,18 @@ def rebuild(ctx: click.Context, /, compare: bool, keep: Path | None, **given: An
         if run.failure:
             raise run.failure
         if compare:
-            _compare(loaded, Workspace(folder), invocation, same_inputs=not given["from_source"])
+            made = [r for key, r in run.results.items() if not isinstance(run.steps[key].unit, SourceUnit)]
+            _compare(loaded, made, invocation, same_inputs=not given["from_source"])
         elif keep:
             click.echo(f"built in {folder}")
 
 
-def _compare(loaded: Loaded, again: Any, invocation: Invocation, *, same_inputs: bool) -> None:
-    from pkgkmod.engine.compare import compare_workspaces
+def _compare(loaded: Loaded, made: Sequence[Result], invocation: Invocation, *, same_inputs: bool) -> None:
+    from pkgkmod.engine.compare import compare_results
     from pkgkmod.progress import JsonLines
     from pkgkmod.workspace import Workspace
 
-    comparison = compare_workspaces(Workspace(loaded.folder), again, same_inputs=same_inputs)
+    comparison = compare_results(Workspace(loaded.folder), made, same_inputs=same_inputs)
     if invocation.json_lines:
         for name, same in comparison.files.items():
             JsonLines().event("compared", file=name, same=same)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
     from pkgkmod.engine.execute import Outcome, Run
     from pkgkmod.engine.plan import Selection
-    from pkgkmod.model.job import Job
     from pkgkmod.progress import Progress
     from pkgkmod.workspace import Result
 
@@ -106,7 +105,6 @@ def select(
             fetch=not given.get("dry_run"),
             progress=progress,
         )
-    _warn_of_namesakes(resolved.jobs, progress)
     return Selection(
         project,
         base,
@@ -117,19 +115,6 @@ def select(
         absent=resolved.absent,
         fail_fast=not given.get("keep_going", True),
     )
-
-
-def _warn_of_namesakes(jobs: Sequence[Job], progress: Progress) -> None:
-    """Say which targets make packages of the same name and version of different sources."""
-    seen: dict[tuple[str, str, tuple[str, ...]], Job] = {}
-    for job in jobs:
-        one_each = tuple(kernel.uname_r for kernel in job.kernels) if job.distro.grouping == "base" else ()
-        other = seen.setdefault((job.target.distro, job.project.project.version, one_each), job)
-        if other.source_label != job.source_label:
-            progress.warn_once(
-                f"{other.target.id} and {job.target.id} make packages of the same name and version of different "
-                "sources: give one of these targets a `version` of its own"
-            )
 
 
 def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pkgkmod.programs import SYSTEM_PATH, clean_environment
+from pkgkmod.command import Command, run
+from pkgkmod.errors import TimeLimitError
+from pkgkmod.programs import SYSTEM_PATH
+from pkgkmod.progress import Progress
 from pkgkmod.workspace import Result, Workspace
 
 _LINES = 40
 _RECORDS = (".buildinfo", ".changes")
 """Files that tell when, and with which packages, something was built: they are to differ (deb-buildinfo(5))."""
-_STAGES = ("build_modules", "generate_spec", "generate_debian", "build_rpm", "build_deb", "build_iso")
 _LONGEST = 600  # seconds that diffoscope may take
 
 
@@ -34,19 +36,17 @@ class Comparison:
         return [name for name, same in self.files.items() if not same]
 
 
-def compare_workspaces(first: Workspace, second: Workspace, *, same_inputs: bool = True) -> Comparison:
-    """Compare what the second build made with what the first one made of the same inputs.
+def compare_results(first: Workspace, made: Iterable[Result], *, same_inputs: bool = True) -> Comparison:
+    """Compare what a second build made, in the order of its plan, with what the first made of the same inputs.
 
     Without `same_inputs`, the newest results for the same kernels are compared: a package that was compiled in
     rpmbuild has other inputs than one that was not.
     """
-    before = _results(first)
+    before = sorted(first.all(), key=lambda result: result.finished, reverse=True)
     files: dict[str, bool] = {}
     alone: list[str] = []
     difference = ""
-    for other in sorted(
-        _results(second), key=lambda result: (_STAGES.index(result.stage), result.target, result.kernel)
-    ):
+    for other in made:
         where = "/".join(part for part in (other.stage, other.target, other.kernel) if part != "_")
         one = next((result for result in before if _are_alike(result, other, same_inputs=same_inputs)), None)
         if one is None:
@@ -63,15 +63,9 @@ def compare_workspaces(first: Workspace, second: Workspace, *, same_inputs: bool
     return Comparison(files, difference, tuple(alone))
 
 
-def _results(workspace: Workspace) -> list[Result]:
-    """Return what was made, the newest first."""
-    found = [result for result in workspace.all() if result.state == "ok" and result.stage in _STAGES]
-    return sorted(found, key=lambda result: result.finished, reverse=True)
-
-
 def _are_alike(one: Result, other: Result, *, same_inputs: bool) -> bool:
     """Tell whether two results should be the same."""
-    if (one.stage, one.target, one.kernel) != (other.stage, other.target, other.kernel):
+    if one.state != "ok" or (one.stage, one.target, one.kernel) != (other.stage, other.target, other.kernel):
         return False
     if same_inputs:
         return one.fingerprint == other.fingerprint
@@ -83,19 +77,24 @@ def describe_difference(one: Path, other: Path) -> str:
     for path in (one, other):
         if not path.is_file():
             return f"{path.name} was made once only"
-    if tool := shutil.which("diffoscope", path=SYSTEM_PATH):
-        done = subprocess.run(
-            [tool, "--text", "-", "--max-text-report-size", "8192", "--no-progress", str(one), str(other)],
-            env=clean_environment(Path("/tmp")),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=_LONGEST,
-        )
-        if done.stdout:
-            return "\n".join(done.stdout.splitlines()[:_LINES])
-    return _first_bytes(one.read_bytes(), other.read_bytes())
+    return _in_diffoscopes_words(one, other) or _first_bytes(one.read_bytes(), other.read_bytes())
+
+
+def _in_diffoscopes_words(one: Path, other: Path) -> str:
+    """Return the beginning of diffoscope's report; nothing if it is not installed, or comes to no end."""
+    if shutil.which("diffoscope", path=SYSTEM_PATH) is None:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="pkgkmod-") as name:
+        report = Path(name, "report")
+        options = ("--text", str(report), "--max-text-report-size", "8192", "--no-progress")
+        argv = ("diffoscope", *options, str(one.absolute()), str(other.absolute()))
+        command = Command(argv, Path(name), time_limit=_LONGEST)
+        try:
+            run(command, log=Path(name, "log"), progress=Progress())
+        except TimeLimitError:
+            return ""
+        text = report.read_text(encoding="utf-8", errors="replace") if report.exists() else ""
+    return "\n".join(text.splitlines()[:_LINES])
 
 
 def _first_bytes(one: bytes, other: bytes) -> str:

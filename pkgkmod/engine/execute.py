@@ -314,7 +314,7 @@ def _run_stage(
                 error.log = workspace.place(*step.key, decision.fingerprint) / LOG_FILE
             workspace.save(draft, **facts, state="failed", reason=error.brief)  # type: ignore[arg-type]
             raise
-        result = workspace.save(draft, **facts, state="ok", artifact=artifact.model_dump())  # type: ignore[arg-type]
+        result = workspace.save(draft, **facts, state="ok", artifact=artifact.model_dump(mode="json"))  # type: ignore[arg-type]
         if step.unit.project.build.reuse and not isinstance(step.unit, SourceUnit):
             resultcache.remember(result)
         return result

@@ -59,7 +59,21 @@ def resolve_jobs(
         present = tuple(ready[kernel.uname_r] for kernel in found if kernel.uname_r in ready)
         if present:
             jobs += _group(project.for_target(target), target, find_distro(target.distro), present)
+    _warn_of_namesakes(jobs, progress)
     return Resolved(tuple(jobs), absent)
+
+
+def _warn_of_namesakes(jobs: Sequence[Job], progress: Progress) -> None:
+    """Say which targets make packages of the same name and version of different sources."""
+    seen: dict[tuple[str, str, tuple[str, ...]], Job] = {}
+    for job in jobs:
+        one_each = tuple(kernel.uname_r for kernel in job.kernels) if job.distro.grouping == "base" else ()
+        other = seen.setdefault((job.target.distro, job.project.project.version, one_each), job)
+        if other.source_label != job.source_label:
+            progress.warn_once(
+                f"{other.target.id} and {job.target.id} make packages of the same name and version of different "
+                "sources: give one of these targets a `version` of its own"
+            )
 
 
 def wanted_kernels(

@@ -85,7 +85,7 @@ def _with_root(kernel: Kernel, build: Build, *, make: bool, progress: Progress) 
     if recipe is None or _has_tools(kernel, build):
         try:
             complaint = host_tools_complaint(kernel, cache_folder())
-        except SandboxError:  # told when something is compiled
+        except (SandboxError, ToolError):  # no bubblewrap, or none allowed: told when something is compiled
             return kernel
         if recipe is None and complaint:
             raise KernelError(

@@ -248,6 +248,9 @@ def test_the_lock_pins_kernels_and_sources(tmp_path, driver):
     assert all(re.fullmatch("[0-9a-f]{64}", package["sha256"]) for package in packages)
     assert "is up to date" in pkgkmod("lock", cwd=folder).err
     assert "the lock fits: 3 kernels" in pkgkmod("lock", "--check", cwd=folder).err
+    # The same in a colleague's checkout, which lies elsewhere.
+    shutil.copytree(folder, tmp_path / "colleague", ignore=shutil.ignore_patterns("results"))
+    assert "the lock fits: 3 kernels" in pkgkmod("lock", "--check", cwd=tmp_path / "colleague").err
     # The kernels are those of the archive, although this machine may have some of them installed.
     pkgkmod("build", "--target", "el9", cwd=folder)
     # The branch moves on.

@@ -395,9 +395,10 @@ def test_a_root_for_another_release_only(tmp_path, tree, monkeypatch):
     assert provided(replace(far, mounts=()), monkeypatch, tmp_path).root is None, "an installed one"
 
 
-def test_no_sandbox_is_told_when_something_is_compiled(tmp_path, tree, monkeypatch):
+@pytest.mark.parametrize("error", [SandboxError("no namespaces are allowed"), ToolError("bwrap is not installed")])
+def test_no_sandbox_is_told_when_something_is_compiled(tmp_path, tree, monkeypatch, error):
     def refuse(*_, **__):
-        raise SandboxError("this machine does not allow programs to be isolated")
+        raise error
 
     monkeypatch.setattr(roots, "run", refuse)
     kernel = replace(tree[0], compiler=None)
