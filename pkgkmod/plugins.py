@@ -20,10 +20,11 @@ from pkgkmod.command import Command, Completed, is_stopping, run
 from pkgkmod.errors import PkgkmodError, PluginError, did_you_mean
 from pkgkmod.jobserver import JobServer
 from pkgkmod.model.artifacts import Artifact, PackageFormat, Recipe
+from pkgkmod.model.fields import CheckLevel
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, KernelOffer, PackageFile
 from pkgkmod.model.places import Places
-from pkgkmod.model.project import CheckLevel, Project
+from pkgkmod.model.project import Project
 from pkgkmod.progress import Progress
 from pkgkmod.sandbox import isolation
 from pkgkmod.workspace import Draft, Result, Workspace

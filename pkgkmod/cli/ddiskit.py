@@ -144,7 +144,7 @@ def build_iso_of(files: tuple[Path, ...], invocation: Invocation) -> None:
     from pkgkmod.command import run
     from pkgkmod.formats.rpm import read_header
     from pkgkmod.media.rhdd3 import build_disk, find_rpms
-    from pkgkmod.model.project import Disk
+    from pkgkmod.model.packaging import Disk
 
     packages = find_rpms(files)
     image = Path(str(invocation.settings.get("disk.file") or f"{packages[0].name.removesuffix('.rpm')}.iso"))

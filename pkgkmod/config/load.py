@@ -177,12 +177,12 @@ def _key_path(text: str) -> list[str]:
 
 
 def _full_key(path: list[str]) -> list[str]:
-    """Add the table to a key that was given without one, if only one table has such a key."""
+    """Add the table to a key that was given without one: [project], or the only one that has such a key."""
     if len(path) > 1 or path[0] in Project.model_fields:
         return path
     known = {section: fields_of((section,)) or {} for section in sections()}
     homes = [section for section, keys in known.items() if path[0] in keys]
-    if len(homes) == 1:
+    if len(homes) == 1 or homes[:1] == ["project"]:
         return [homes[0], *path]
     name = dotted(tuple(path))
     if homes:

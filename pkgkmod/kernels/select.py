@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pkgkmod.errors import KernelError, near
+from pkgkmod.model.fields import KERNEL_CHOICE
 from pkgkmod.model.kernel import Kernel, KernelOffer
-from pkgkmod.model.project import KERNEL_CHOICE, Project
+from pkgkmod.model.project import Project
 from pkgkmod.plugins import KERNEL_SOURCES, KernelArchive, KernelSource, load, registered
 from pkgkmod.progress import Progress
 

@@ -90,6 +90,8 @@ class Recipe(Artifact):
     debian: str | None = None
     """Folder debian/ (DEB)."""
     archive: str
+    more_sources: tuple[str, ...] = ()
+    """Further source files of the spec (RPM)."""
     kernels: tuple[str, ...]
     source_date_epoch: int
 
@@ -112,6 +114,17 @@ class PackageSet(Artifact):
     packages: tuple[Package, ...]
     kernels: tuple[str, ...]
     source_date_epoch: int
+
+
+class SignedSet(PackageSet):
+    """The packages of one job, signed: what was asked for was verified in these very files."""
+
+    modules: int
+    """Number of modules that are signed; 0 if only the packages are."""
+    certificate: str = ""
+    """SHA-256 of the file of the certificate that the modules were verified with."""
+    package_key: str = ""
+    """Fingerprint of the GPG key that signed the packages."""
 
 
 class DriverDisk(Artifact):

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Grouping = Literal["base", "per-kernel", "per-flavour", "all"]
+from pkgkmod.model.fields import Compression
+
+Grouping = Literal["base", "per-flavour", "all"]
 
 
 class Distro(BaseModel):
@@ -20,7 +22,8 @@ class Distro(BaseModel):
     family: Literal["redhat", "fedora", "suse", "debian", "ubuntu"]
     format: Literal["rpm", "deb"]
     grouping: Grouping
-    """How kernels are put into jobs: a job each (`base`, `per-kernel`, `per-flavour`) or one for `all`."""
+    """How kernels are put into jobs: a job each (`base`), one for all flavours of a version (`per-flavour`), or one for
+    `all`."""
     module_root: str
     """Folder of the kernels' modules: /lib/modules or /usr/lib/modules."""
     module_folder: str
@@ -28,7 +31,8 @@ class Distro(BaseModel):
     override_folder: str
     """Folder, in the same form, that depmod is told to prefer (depmod.d(5), `override`)."""
     kernel_tree: str
-    """Where the distribution installs a kernel's build tree; `{uname_r}` is the release."""
+    """Where the distribution installs a kernel's build tree; `{uname_r}` is the release, `{base}` that without the
+    flavour, `{flavour}` the flavour, and `{arch}` the machine."""
     version_suffix: str = ""
     """Put behind the release (RPM: `.el9`) or the revision (DEB: `~deb12`)."""
     codename: str = ""
@@ -37,13 +41,23 @@ class Distro(BaseModel):
     """Version of the Debian policy that the release's packages follow (DEB)."""
     spec_template: str = ""
     """Template of the spec (RPM)."""
+    source_package: str = ""
+    """Name of the source package (RPM); `{driver}` is NAME, or VENDOR-NAME."""
     payload: str = ""
     """Compression of RPM payloads, as rpm's `%_binary_payload` spells it."""
+    module_compression: Compression = "none"
+    """Compression of the modules in RPMs: what the distribution's depmod, installer and weak-modules all read."""
+    firmware_folder: str = "/lib/firmware/updates"
+    """Where firmware is installed, so that it is found first and is in nobody's way."""
+    dependency_style: str = ""
+    """Spelling of the generated dependencies, as pkgkmod-deps knows it, where rpm has no generator for them (RPM)."""
+    akmods: bool = False
+    """Whether akmods is packaged for the distribution (RPM)."""
     installer_disk: Literal["rhdd3", "none"] = "none"
     """Driver disk layout of the distribution's installer."""
     build_requires: tuple[str, ...] = ()
     """Build dependencies besides the kernel's build tree: `NAME` or `NAME RELATION VERSION`."""
     kernel_build_requires: str
     """Build dependency on a kernel's build tree, in the same form; `{uname_r}` is the release."""
-    kernel_requires: str
-    """Run-time dependency on a kernel, in the same form; DEB: alternatives with ` | `."""
+    kernel_requires: str = ""
+    """Run-time dependency on a kernel, in the same form; alternatives with ` | ` (DEB: RPM's are in the template)."""

@@ -20,7 +20,9 @@ class Job:
 
     @property
     def kernel_label(self) -> str:
-        """The kernel's release where the job is for one kernel by its distribution's grouping, `_` otherwise."""
+        """What its distribution's grouping makes a job for: a kernel, all flavours of one (`base`), or `_` for all."""
+        if self.distro.grouping == "per-flavour":
+            return self.kernels[0].release.base
         return "_" if self.distro.grouping == "all" else self.kernels[0].uname_r
 
     @property

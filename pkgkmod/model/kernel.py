@@ -50,6 +50,11 @@ class KernelRelease:
         return "-".join(letters)
 
     @property
+    def base(self) -> str:
+        """The release without the flavour, which all flavours of a build share: `6.4.0-150600.23.47`."""
+        return self.uname_r if self._is_red_hat or not self.flavour else self.uname_r.removesuffix(f"-{self.flavour}")
+
+    @property
     def rpm_version(self) -> str:
         """The release as a version that rpm accepts: one dash at most, no `+` changed.
 
@@ -62,10 +67,7 @@ class KernelRelease:
     @property
     def rpm_suffix(self) -> str:
         """The release as a part of an RPM release: no dash, no machine."""
-        text = self.uname_r
-        for machine in _MACHINES:
-            text = text.removesuffix("." + machine)
-        return re.sub(r"[^A-Za-z0-9.+~]", "_", text)
+        return rpm_suffix(self.uname_r)
 
     @property
     def age(self) -> tuple[tuple[int, int, str], ...]:
@@ -81,6 +83,13 @@ class KernelRelease:
 
     def __str__(self) -> str:
         return self.uname_r
+
+
+def rpm_suffix(release: str) -> str:
+    """Return a kernel's release, or that without its flavour, as a part of an RPM release: no dash, no machine."""
+    for machine in _MACHINES:
+        release = release.removesuffix("." + machine)
+    return re.sub(r"[^A-Za-z0-9.+~]", "_", release)
 
 
 def _key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -10,91 +10,25 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-CheckLevel = Literal["off", "warn", "fail"]
-ArchiveContent = Literal["default", "all", "kbuild"]
-
-# Names become file names, package names, make variables and macros, so they are kept to what all of
-# these accept (Debian policy 5.6.1 is the narrowest).
-_NAME = re.compile(r"[a-z0-9][a-z0-9+._-]*")
-_MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-_VERSION = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
-_RELEASE = re.compile(r"[0-9][A-Za-z0-9.+~_]*")
-_PATTERN = re.compile(r"!?\s*[A-Za-z0-9._+~*?\[\]-]+")
-# `all`, a release, a pattern, `newest`, `newest 2`, `newest 2 per flavour`, `newest per series of 6.*-amd64`
-KERNEL_CHOICE = re.compile(
-    r"newest(?: (?P<number>[1-9][0-9]*))?(?: per (?P<group>flavour|series))?(?: of (?P<pattern>\S+))?"
+from pkgkmod.model.fields import (
+    ArchiveContent,
+    CheckLevel,
+    KernelChoice,
+    Line,
+    ModuleName,
+    Name,
+    OptionName,
+    RelativePath,
+    ReleaseText,
+    Section,
+    Text,
+    VersionText,
 )
-_OPTION = re.compile(r"(?!CONFIG_)[A-Za-z0-9_]+")
-
-
-def _matching(pattern: re.Pattern[str], rule: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.fullmatch(value) or ".." in value:
-            raise ValueError(f"{rule} (given: {value!r})")
-        return value
-
-    return AfterValidator(check)
-
-
-def relative_path(value: str) -> str:
-    """Return a source path in its shortest form; refuse one that is absolute or leads upwards."""
-    path = PurePosixPath(value)
-    if not value or path.is_absolute() or ".." in path.parts or not value.isprintable():
-        raise ValueError(f"must be a path inside the kernel tree, without '..' (given: {value!r})")
-    return str(path)
-
-
-def _one_line(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError(f"must be one line of printable text (given: {value!r})")
-    return value
-
-
-def _text(value: str) -> str:
-    if any(not (c.isprintable() or c == "\n") for c in value):
-        raise ValueError("must be printable text")
-    return value
-
-
-Name = Annotated[
-    str,
-    _matching(
-        _NAME,
-        "must start with a lower-case letter or digit and hold only lower-case letters, digits and +._-",
-    ),
-]
-ModuleName = Annotated[str, _matching(_MODULE, "must hold only letters, digits, '_' and '-'")]
-VersionText = Annotated[
-    str, _matching(_VERSION, "must start with a digit and hold only letters, digits and .+~_ (no '-')")
-]
-ReleaseText = Annotated[str, _matching(_RELEASE, "must start with a digit and hold only letters, digits and .+~_")]
-RelativePath = Annotated[str, AfterValidator(relative_path)]
-Line = Annotated[str, AfterValidator(_one_line)]
-Text = Annotated[str, AfterValidator(_text)]
-
-
-def _kernel_choice(value: str) -> str:
-    if not KERNEL_CHOICE.fullmatch(value) and not _PATTERN.fullmatch(value):
-        raise ValueError(
-            "must be a kernel release, a pattern with * and ?, 'all', or 'newest [N] [per flavour|per series] "
-            f"[of PATTERN]'; !PATTERN leaves kernels out (given: {value!r})"
-        )
-    return value
-
-
-KernelChoice = Annotated[str, AfterValidator(_kernel_choice)]
-OptionName = Annotated[str, _matching(_OPTION, "must be the name of a kernel configuration option, without CONFIG_")]
-
-
-class Section(BaseModel):
-    """A table of the project file: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+from pkgkmod.model.packaging import Deb, Devel, Disk, Firmware, Mock, Rpm, Signing
 
 
 class ProjectInfo(Section):
@@ -238,46 +172,6 @@ class Target(Section):
         return f"{plain.strip('.')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-class Rpm(Section):
-    """How RPMs are made."""
-
-    builder: Name = Field("local", description="Builder that makes them: local or mock, or a plugin's.")
-    srpm_only: bool = Field(False, description="Make the source RPM only.")
-    templates: Line | None = Field(
-        None, description="Folder with spec templates that take the place of the built-in ones."
-    )
-
-
-class Mock(Section):
-    """Settings of the builder `mock`."""
-
-    config: Line | None = Field(None, description="Mock's configuration (root) to use.")
-    offline: bool = Field(False, description="Do not let mock use the network.")
-    options: tuple[Line, ...] = Field((), description="Further options for mock.")
-    more_options: tuple[Line, ...] = Field((), description="Options on top of these, for a single run.")
-
-
-class Deb(Section):
-    """How DEBs are made."""
-
-    builder: Name = Field("local", description="Builder that makes them: local, or a plugin's.")
-    templates: Line | None = Field(
-        None, description="Folder with Debian templates that take the place of the built-in ones."
-    )
-
-
-class Disk(Section):
-    """The driver disk."""
-
-    label: Annotated[str, _matching(re.compile(r"[A-Z0-9_]{1,32}"), "must hold 1 to 32 of A-Z, 0-9 and _")] = Field(
-        "OEMDRV", description="Volume label; installers look for OEMDRV."
-    )
-    file: Line | None = Field(
-        None, description="Where to put a copy of the ISO image; otherwise it stays in the results."
-    )
-    include_srpm: bool = Field(False, description="Put the source RPMs on the disk, too.")
-
-
 class Project(Section):
     """The whole project file."""
 
@@ -293,11 +187,13 @@ class Project(Section):
     rpm: Rpm = Rpm()
     mock: Mock = Mock()
     deb: Deb = Deb()
+    firmware: Firmware = Firmware()
+    devel: Devel = Devel()
     disk: Disk = Disk()
     plugin: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Settings of plugins, one table each; the plugin validates its own."
     )
-    signing: dict[str, Any] | None = Field(None, description="Signing of modules and packages; not built yet.")
+    signing: Signing = Signing()
 
     def for_target(self, target: Target) -> Project:
         """Return the project with the sources that are built for a target."""
@@ -315,13 +211,6 @@ class Project(Section):
                 "project": self.project.model_copy(update=version),
             }
         )
-
-    @field_validator("signing", mode="before")
-    @classmethod
-    def _signing(cls, value: object) -> object:
-        if value is not None:
-            raise ValueError("signing of modules and packages is not built yet; remove the table")
-        return value
 
     @field_validator("target")
     @classmethod

@@ -7,7 +7,8 @@ from typing import Any
 
 from pkgkmod.cachefolder import cache_folder
 from pkgkmod.model.artifacts import SourceTree
-from pkgkmod.model.project import CheckLevel, Project
+from pkgkmod.model.fields import CheckLevel
+from pkgkmod.model.project import Project
 from pkgkmod.plugins import Option, SourceUnit, Work
 from pkgkmod.sources.importer import import_sources, selection_key
 from pkgkmod.sources.repository import resolve_source

@@ -269,7 +269,7 @@ def test_wrong_settings_name_the_command_line():
         (GOOD + "[kconfig]\nCONFIG_A = 1", "4: kconfig.CONFIG_A: must be the name of a kernel configuration option, w"),
         (GOOD + '[kconfig]\nA = "x\\ny"', "4: kconfig.A: must be one line of printable text"),
         (GOOD + "[plugin]\nx = 1", "4: plugin.x: expected a table, got the number 1"),
-        (GOOD + "[signing]\nkey = 'x'", "3: signing: signing of modules and packages is not built yet"),
+        (GOOD + "[signing]\nkey = 'x'", "4: signing.key: unknown key"),
         (GOOD + "maintainer = 'me'", "3: project.maintainer: must be of the form 'Name <name@example.org>'"),
         ("project = 5", "1: project: expected a table ([project]), got the number 5"),
         (GOOD + "x =", "3: not TOML: invalid value"),

@@ -9,7 +9,8 @@ import pytest
 from pkgkmod.config import layers
 from pkgkmod.config.load import load
 from pkgkmod.config.show import as_toml, schema, show
-from pkgkmod.model.project import Project, Section
+from pkgkmod.model.fields import Section
+from pkgkmod.model.project import Project
 
 TEXT = """\
 [project]

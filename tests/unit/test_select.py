@@ -10,8 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from pkgkmod.errors import KernelError
 from pkgkmod.kernels.select import in_order, select_kernels
+from pkgkmod.model.fields import KERNEL_CHOICE, KernelChoice
 from pkgkmod.model.kernel import Kernel, KernelRelease
-from pkgkmod.model.project import KERNEL_CHOICE, KernelChoice
 
 DEBIAN = (
     *("5.10.0-9-amd64", "6.1.0-9-amd64", "6.1.0-10-amd64", "6.1.0-10-cloud-amd64", "6.1.0-10-rt-amd64"),

@@ -1,0 +1,176 @@
+"""The parts of the project file that say how packages and disks are made, and how they are signed."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pkgkmod.model.fields import (
+    PAYLOAD,
+    Compression,
+    HashName,
+    Line,
+    Name,
+    Section,
+    VersionText,
+    matching,
+)
+
+
+class Rpm(Section):
+    """How RPMs are made."""
+
+    builder: Name = Field("local", description="Builder that makes them: local or mock, or a plugin's.")
+    srpm_only: bool = Field(False, description="Make the source RPM only.")
+    kernel_requires: Literal["release", "exact", "symbols"] = Field(
+        "release",
+        description="Kernels that a package for Red Hat's family asks for: those of the same release (a release serves "
+        "its updates, an update itself), exactly the one it was built for, or any with the same symbols.",
+    )
+    installer_kernels: Literal["same", "later"] = Field(
+        "same",
+        description="Installers that take the package from a driver disk: those with the same kernel, or with a later "
+        "one, too (of the next major release, too: give each release a tree of its own).",
+    )
+    stable_list: Line | None = Field(
+        None,
+        description="kABI stable list beside the project file; otherwise that of the build machine, if it has one. "
+        "Symbols outside of it go into the package's greylist.txt.",
+    )
+    module_compression: Compression | None = Field(
+        None, description="Compression of the modules: none, gz, xz or zst; the distribution's if absent."
+    )
+    payload: Annotated[str, matching(PAYLOAD, "must be like w2.xzdio, w9.gzdio or w19.zstdio")] | None = Field(
+        None, description="Compression of the packages, as rpm's %_binary_payload; the distribution's if absent."
+    )
+    debuginfo: bool = Field(False, description="Make a package with the modules' debug information.")
+    akmod: bool = Field(
+        False, description="Make akmod-NAME, too: the source package, for akmods to build on the machine itself."
+    )
+    dkms: bool = Field(False, description="Make NAME-dkms, too: the sources, for dkms to build on the machine itself.")
+    templates: Line | None = Field(
+        None, description="Folder with spec templates that take the place of the built-in ones."
+    )
+
+
+class Mock(Section):
+    """Settings of the builder `mock`."""
+
+    config: Line | None = Field(None, description="Mock's configuration (root) to use.")
+    offline: bool = Field(False, description="Do not let mock use the network.")
+    options: tuple[Line, ...] = Field((), description="Further options for mock.")
+    more_options: tuple[Line, ...] = Field((), description="Options on top of these, for a single run.")
+
+
+class Deb(Section):
+    """How DEBs are made."""
+
+    builder: Name = Field("local", description="Builder that makes them: local, or a plugin's.")
+    templates: Line | None = Field(
+        None, description="Folder with Debian templates that take the place of the built-in ones."
+    )
+
+
+class Firmware(Section):
+    """Firmware files that are packaged beside the modules."""
+
+    directory: Line = Field(
+        "firmware", description="Folder beside the project file, laid out as /lib/firmware is; it may be absent."
+    )
+    include: tuple[Line, ...] = Field(
+        ("*",), description="What of it is packaged: patterns for paths in the folder, or names of folders in it."
+    )
+    exclude: tuple[Line, ...] = Field((), description="What of it is left out, in the same form.")
+    version: VersionText | None = Field(None, description="Version of the firmware; the project's if absent.")
+
+
+class Devel(Section):
+    """The package with which other drivers build on this one: Module.symvers, and headers."""
+
+    enabled: bool = Field(False, description="Make it.")
+    headers: tuple[Line, ...] = Field(
+        (),
+        description="Headers for it: patterns for paths in the imported tree, or names of folders in it. If empty: "
+        "those in folders called include, or else all beside the modules.",
+    )
+
+
+class Disk(Section):
+    """The driver disk."""
+
+    label: Annotated[str, matching(re.compile(r"[A-Z0-9_]{1,32}"), "must hold 1 to 32 of A-Z, 0-9 and _")] = Field(
+        "OEMDRV", description="Volume label; installers look for OEMDRV."
+    )
+    file: Line | None = Field(
+        None, description="Where to put a copy of the ISO image; otherwise it stays in the results."
+    )
+    include_srpm: bool = Field(False, description="Put the source RPMs on the disk, too.")
+
+
+class Signing(Section):
+    """Signatures of modules, for Secure Boot, and of RPMs. Paths begin at the project file.
+
+    Modules are signed when their packages are finished: the packages are made anew with the signed modules, and with
+    everything else as it was. A module that is not signed afterwards is an error.
+    """
+
+    module_key: Line | None = Field(
+        None,
+        description="Private key that signs the modules: a PEM file, or a `pkcs11:` URI. A passphrase or PIN is taken "
+        "from the variable KBUILD_SIGN_PIN.",
+        examples=["keys/mok.key", "pkcs11:token=signing;object=mok"],
+    )
+    module_certificate: Line | None = Field(
+        None, description="Certificate of that key, X.509 in PEM or DER; it must be enrolled where modules are loaded."
+    )
+    module_signatures: Line | None = Field(
+        None,
+        description="Folder of signatures that were made elsewhere, in place of module_key: what `pkgkmod sign "
+        "--export-hashes DIR` handed out, with the signatures that came back.",
+    )
+    module_hash: HashName = Field(
+        "",
+        description="Digest that is signed; if empty, the kernel's own (CONFIG_MODULE_SIG_HASH), or else sha256.",
+    )
+    package_key: Line | None = Field(
+        None, description="GPG key that signs the packages: fingerprint, key id, or a part of the user id."
+    )
+    gpg_home: Line | None = Field(
+        None, description="Folder of the GPG keyring that has this key; the user's own, ~/.gnupg, if not set."
+    )
+
+    @property
+    def modules(self) -> bool:
+        """Tell whether modules are signed."""
+        return self.module_key is not None or self.module_signatures is not None
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether anything is signed."""
+        return self.modules or self.package_key is not None
+
+    @field_validator("module_key")
+    @classmethod
+    def _no_pin(cls, value: str | None) -> str | None:
+        if value and value.lower().startswith("pkcs11:") and "pin-value" in value.lower():
+            raise ValueError(
+                "must have no PIN in it; put that into the variable KBUILD_SIGN_PIN, or a file: pin-source=file:/PATH"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Signing:
+        if self.module_key and self.module_signatures:
+            raise ValueError("module_key and module_signatures do not go together: who signs?")
+        if self.modules and not self.module_certificate:
+            name = "module_key" if self.module_key else "module_signatures"
+            raise ValueError(f"{name} needs module_certificate, the certificate of the key that signs")
+        if self.module_certificate and not self.modules:
+            raise ValueError("module_certificate needs module_key, or module_signatures where the key is out of reach")
+        if self.module_hash and not self.module_key:
+            raise ValueError("module_hash needs module_key; signatures made elsewhere have the hash of the export")
+        if self.gpg_home and not self.package_key:
+            raise ValueError("gpg_home needs package_key, the key to use of that keyring")
+        return self
