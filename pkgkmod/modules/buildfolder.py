@@ -7,22 +7,32 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from pkgkmod import data
+from pkgkmod import data, modules
 from pkgkmod.model.project import Project
 from pkgkmod.modules.kconfig import header_lines, make_words
 from pkgkmod.modules.makefiles import usable_directory
 from pkgkmod.modules.survey import Survey
 
 STATIC_FILES = ("pkgkmod.mk", "Kbuild", "pkgkmod-pahole")
+FINISH_FILE = "pkgkmod-finish"
+DEPENDENCIES_FILE = "pkgkmod-deps"
 OPTIONS_FILE = "pkgkmod-options.mk"
 KCONFIG_FILE = "pkgkmod-kconfig.h"
 PATCHES_FOLDER = "pkgkmod-patches"
 
 
 def static_texts() -> dict[str, str]:
-    """Return the makefiles that are the same for every project."""
+    """Return the makefiles that are the same for every project, and shape its modules."""
     folder = files(data).joinpath("build")
     return {name: folder.joinpath(name).read_text(encoding="utf-8") for name in STATIC_FILES}
+
+
+def packaging_texts() -> dict[str, str]:
+    """Return the programs that are the same for every project, and are run when finished modules are packaged."""
+    return {
+        FINISH_FILE: files(data).joinpath("build", FINISH_FILE).read_text(encoding="utf-8"),
+        DEPENDENCIES_FILE: files(modules).joinpath("kmod_deps.py").read_text(encoding="utf-8"),
+    }
 
 
 def write_build_folder(
@@ -39,6 +49,9 @@ def write_build_folder(
         shutil.copytree(imported / "kernel-patches", destination / PATCHES_FOLDER)
     for name, text in static_texts().items():
         (destination / name).write_text(text, encoding="utf-8")
+    for name, text in packaging_texts().items():
+        (destination / name).write_text(text, encoding="utf-8")
+        (destination / name).chmod(0o755)
     trees = sorted(path.name for path in (imported / "tree").iterdir() if usable_directory(path.name))
     variables = {
         "NAME": project.project.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Literal, cast
 
 from pkgkmod.model.artifacts import Provenance
@@ -52,6 +53,8 @@ class PackageFacts:
     modules: tuple[str, ...]
     """Names of the modules as their files are spelled, without `.ko`."""
     provenance: Provenance
+    firmware: tuple[str, ...] = ()
+    """Paths of the firmware files below the distribution's folder of firmware."""
 
     @property
     def name(self) -> str:
@@ -67,6 +70,12 @@ class PackageFacts:
     def description(self) -> str:
         """What the driver is, in a paragraph or several."""
         return self.job.project.project.description or f"{self.summary}."
+
+    @property
+    def firmware_folders(self) -> tuple[str, ...]:
+        """Folders of the firmware files, in the same form."""
+        above = {str(parent) for path in self.firmware for parent in PurePosixPath(path).parents}
+        return tuple(sorted(above - {"."}))
 
     @property
     def top_folder(self) -> str:

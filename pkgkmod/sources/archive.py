@@ -10,9 +10,10 @@ import shutil
 import tarfile
 import tempfile
 import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pkgkmod.model.project import ArchiveContent
+from pkgkmod.model.fields import ArchiveContent
 from pkgkmod.sources.unpack import folders_above, walk_files
 
 # Fixed: another preset, or more threads, give other bytes.
@@ -25,20 +26,28 @@ _KBUILD_SUFFIXES = (".c", ".h")
 
 
 def write_archive(
-    folder: Path, destination: Path, *, prefix: str, epoch: int, content: ArchiveContent, shelf: Path | None = None
+    folder: Path,
+    destination: Path,
+    *,
+    prefix: str,
+    epoch: int,
+    content: ArchiveContent,
+    whole: Collection[str] = (),
+    shelf: Path | None = None,
 ) -> None:
     """Pack the files of `folder`, as folder `prefix`, into the .tar.xz `destination`; all times are `epoch`
     (seconds).
 
     `content` chooses among the files in sub-folders: `default` leaves out names that start with a dot,
-    `kbuild` takes only Kbuild, Kconfig, Makefile, *.c and *.h, `all` takes all. Files at the top of `folder`
-    are always packed. Finished archives are kept in the folder `shelf`: the recipes of many kernels hold the same
-    one, and compressing it takes longer than all the rest of a recipe.
+    `kbuild` takes only Kbuild, Kconfig, Makefile, *.c and *.h, `all` takes all. Files at the top of `folder`, and
+    those in its sub-folders named in `whole`, are always packed. Finished archives are kept in the folder
+    `shelf`: the recipes of many kernels hold the same one, and compressing it takes longer than all the rest of a
+    recipe.
     """
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as name:
         aside = Path(name)
         plain = aside / "plain.tar"
-        _write_tar(plain, folder, prefix, epoch, content)
+        _write_tar(plain, folder, prefix, epoch, lambda path: _belongs(path, content, whole))
         finished = aside / "packed.tar.xz"
         if shelf:
             with plain.open("rb") as file:
@@ -55,8 +64,8 @@ def write_archive(
         finished.replace(destination)
 
 
-def _write_tar(plain: Path, folder: Path, prefix: str, epoch: int, content: ArchiveContent) -> None:
-    paths = sorted(path for path in walk_files(folder) if _belongs(path, content))
+def _write_tar(plain: Path, folder: Path, prefix: str, epoch: int, belongs: Callable[[str], bool]) -> None:
+    paths = sorted(path for path in walk_files(folder) if belongs(path))
     folders = folders_above(paths)
     with tarfile.open(plain, mode="w", format=tarfile.GNU_FORMAT) as archive:
         archive.addfile(_member(prefix, tarfile.DIRTYPE, epoch))
@@ -72,9 +81,9 @@ def _compress(plain: Path, packed: Path) -> None:
         shutil.copyfileobj(source, sink, 1024 * 1024)
 
 
-def _belongs(path: str, content: ArchiveContent) -> bool:
+def _belongs(path: str, content: ArchiveContent, whole: Collection[str]) -> bool:
     parts = path.split("/")
-    if len(parts) == 1 or content == "all":
+    if len(parts) == 1 or content == "all" or parts[0] in whole:
         return True
     if content == "kbuild":
         return parts[-1] in _KBUILD_NAMES or parts[-1].endswith(_KBUILD_SUFFIXES)

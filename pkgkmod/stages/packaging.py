@@ -18,10 +18,11 @@ from pkgkmod.model.artifacts import ModuleSet, PackageFormat, SourceTree
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.places import Places
-from pkgkmod.modules.buildfolder import static_texts
+from pkgkmod.modules.buildfolder import packaging_texts, static_texts
 from pkgkmod.modules.compile import first_error, kernel_sandbox
 from pkgkmod.modules.survey import survey
 from pkgkmod.packages.facts import PackageFacts
+from pkgkmod.packages.firmware import find_firmware
 from pkgkmod.packages.sourcearchive import write_source_archive
 from pkgkmod.plugins import BUILDERS, Builder, JobUnit, Work, load
 from pkgkmod.programs import tool_stamp
@@ -40,7 +41,10 @@ def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
         "kconfig": project.kconfig,
         "extra_cflags": project.build.extra_cflags,
         "archive": project.source.archive,
-        "makefile": static_texts(),
+        "makefile": {**static_texts(), **packaging_texts()},
+        "firmware": project.firmware.model_dump(),
+        "firmware files": [(file.path, file.sha256) for file in find_firmware(unit.base, project.firmware)],
+        "devel": project.devel.model_dump(),
         "templates": templates,
     }
 
@@ -50,11 +54,18 @@ def write_sources(work: Work[Any], archive: str) -> PackageFacts:
     job, imported = work.unit.job, work.one("source_tree")
     provenance = imported.load(SourceTree).provenance
     modules = survey(job.project, imported.folder / "tree").names
-    facts = PackageFacts(job, modules, provenance)
+    firmware = tuple(file.path for file in find_firmware(work.unit.base, job.project.firmware))
+    facts = PackageFacts(job, modules, provenance, firmware)
     destination = work.folder / archive
     shelf = work.workspace.for_this_run("archives")
     write_source_archive(
-        job.project, imported.folder, provenance, destination, top_folder=facts.top_folder, shelf=shelf
+        job.project,
+        imported.folder,
+        provenance,
+        destination,
+        base=work.unit.base,
+        top_folder=facts.top_folder,
+        shelf=shelf,
     )
     return facts
 
@@ -125,10 +136,13 @@ def make_places(work: Work[Any], folder: Path, *, source_only: bool = False, job
 
 
 def _kernels_for(work: Work[Any], folder: Path) -> tuple[Kernel, ...]:
-    """Return the kernels that a package build sees; where it compiles, they are whole, and here."""
+    """Return the kernels that a package build sees; where it compiles, they are whole, and here.
+
+    Where it does not, their symbols are read all the same.
+    """
     job: Job = work.unit.job
     if not compiles(work.unit):
-        return job.kernels
+        return job.kernels if work.isolated else tuple(replace(k, tree=k.place) for k in job.kernels)
     if elsewhere := [kernel.uname_r for kernel in job.kernels if kernel.root]:
         raise PackageError(
             f"{job.id}: {', '.join(elsewhere)} needs a build root, and packages are built in this machine's",
@@ -149,7 +163,9 @@ def run_build(work: Work[Any], command: Command, folder: Path) -> None:
     job: Job = work.unit.job
     build = job.project.build
     if command.argv[0] != "mock" and work.isolated:
-        command = replace(command, sandbox=kernel_sandbox(folder, job.kernels if compiles(work.unit) else ()))
+        # Packages are made with this machine's programs, whatever the modules were compiled with.
+        kernels = tuple(replace(kernel, root=None) for kernel in job.kernels)
+        command = replace(command, sandbox=kernel_sandbox(folder, kernels))
     done = work.run(replace(command, time_limit=build.time_limit))
     if done.ok:
         return

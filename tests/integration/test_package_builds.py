@@ -101,7 +101,7 @@ def make_recipe(job: Job, sources: Sources, folder: Path) -> Recipe:
     if job.distro.format == "rpm":
         spec = rpm.spec_name(job)
         (folder / spec).write_text(rpm.render_spec(facts, None), encoding="utf-8")
-        return Recipe(format="rpm", name=rpm.package_name(job), version=rpm.package_version(job), spec=spec, **common)
+        return Recipe(format="rpm", name=rpm.source_name(job), version=rpm.package_version(job), spec=spec, **common)
     deb.write_debian(facts, folder / "debian", None)
     return Recipe(format="deb", name=deb.source_name(job), version=deb.package_version(job), debian="debian", **common)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pkgkmod.model.project import ArchiveContent
+from pkgkmod.model.fields import ArchiveContent
 from pkgkmod.sources.archive import write_archive
 
 FILES = {

@@ -3,6 +3,18 @@
 #
 #   make -f pkgkmod.mk modules KERNEL=$(uname -r)
 #   make -f pkgkmod.mk install KERNEL=$(uname -r) DESTDIR=/somewhere
+#   make -f pkgkmod.mk finish KERNEL=$(uname -r) DESTDIR=/somewhere STRIP=strip COMPRESS=xz
+#
+# modules           compiles
+# install           puts the modules below DESTDIR as they are, executable: tools that take debug
+#                   information out of packages look at executable files only
+# finish            strips, signs and compresses what was installed, in this order; a module is
+#                   replaced when all of it succeeded
+# install-sources   puts the sources where debug information names them
+# install-devel     puts Module.symvers and headers into DEVEL_DIR, for drivers that build on this one
+# install-firmware  puts the firmware into FIRMWARE_DIR
+# greylist          prints the symbols that the modules use and none of the files STABLELIST promises;
+#                   after `modules`, since what that says would be printed, too
 #
 # KERNEL       release of the kernel, as `uname -r` prints it
 # KERNEL_TREE  its build tree
@@ -12,6 +24,13 @@
 # PREBUILT     folder with finished modules in PREBUILT/KERNEL/, used instead of compiling
 # MODULE_DIR   where the modules are installed
 # STRIP        program that takes the debug information away; kept if empty
+# SIGN_KEY     private key that modules are signed with: a PEM file or a pkcs11: URI. Best given in
+#              the environment, since a build's log shows command lines; its PIN is KBUILD_SIGN_PIN
+# SIGN_CERT    its certificate
+# SIGN_FILE    the kernel's sign-file; the build tree's if unset
+# SIGN_HASH    the kernel's CONFIG_MODULE_SIG_HASH; read from the build tree if unset
+# COMPRESS     none, gz, xz or zst
+# STABLELIST   files with the symbols that the distribution keeps, one a line
 
 include pkgkmod-options.mk
 
@@ -21,24 +40,39 @@ KERNEL_CC   ?=
 PREBUILT    ?=
 MODULE_DIR  ?= /lib/modules/$(KERNEL)/updates/$(NAME)
 STRIP       ?=
+COMPRESS    ?= none
+SIGN_KEY    ?=
+SIGN_CERT   ?=
+SIGN_FILE   ?= $(KERNEL_TREE)/scripts/sign-file
+# Values there are in quotes before Linux 5.16 or so.
+SIGN_HASH   ?= $(if $(SIGN_KEY),$(shell sed -n 's/^CONFIG_MODULE_SIG_HASH=//p' \
+	'$(KERNEL_TREE)/include/config/auto.conf' | tr -d '"'))
+STABLELIST  ?=
+SOURCE_DIR   = /usr/src/$(NAME)-$(VERSION)
+
+# By way of the environment, no character of these means anything to a shell.
+export DESTDIR MODULE_DIR STRIP COMPRESS SIGN_KEY SIGN_CERT SIGN_FILE SIGN_HASH SOURCE_DIR DEVEL_DIR FIRMWARE_DIR
 
 work     := $(CURDIR)/build/$(KERNEL)
 finished := modules/$(KERNEL)
 objects  := $(addsuffix .ko,$(MODULES))
+sources  := $(CURDIR)/build/sources-$(KERNEL)
 
 # Debug information and __FILE__ name a place that does not depend on where this was built: two
 # builds in different folders give the same bytes.
-flags := -ffile-prefix-map=$(work)=/usr/src/$(NAME)-$(VERSION)
+flags := -ffile-prefix-map=$(work)=$(SOURCE_DIR)
 
 # Where the kernel's files were put together elsewhere than at the paths they were packaged for.
 KERNEL_ROOT ?=
 flags += $(if $(KERNEL_ROOT),-ffile-prefix-map=$(KERNEL_ROOT)=)
 
-# Patches for some kernels only: each line of the series is STRIP FILE PATTERN...
+# Puts the sources into a folder, with the patches that are for some kernels only: each line of the
+# series is STRIP FILE PATTERN...
+unpack = rm -rf $(1) && mkdir -p $(1) && cp -R $(TREES) $(1)
 define apply_patches
 @set -f; if test -f pkgkmod-patches/series; then while read -r strip file patterns; do \
 		for pattern in $$patterns; do case '$(KERNEL)' in $$pattern) \
-			echo "applying $$file"; patch -d '$(work)' -p$$strip -F0 -s < pkgkmod-patches/$$file || \
+			echo "applying $$file"; patch -d '$(1)' -p$$strip -F0 -s < pkgkmod-patches/$$file || \
 				{ echo "pkgkmod.mk: error: $${file#????-} does not apply for $(KERNEL)"; exit 1; }; break;; \
 		esac; done; done < pkgkmod-patches/series; fi
 endef
@@ -54,7 +88,7 @@ kbuild = $(MAKE) -C $(KERNEL_TREE) M=$(work) \
 	KCFLAGS="$(flags) $(EXTRA_CFLAGS)" KAFLAGS="$(flags)" \
 	$(OPTIONS)
 
-.PHONY: modules install clean
+.PHONY: modules install finish install-sources install-devel install-firmware greylist clean
 
 modules: $(finished)/.finished
 
@@ -65,10 +99,11 @@ $(finished)/.finished:
 	touch $@
 else
 $(finished)/.finished:
-	rm -rf $(work) && mkdir -p $(work) $(@D)
-	cp -R Kbuild pkgkmod-options.mk pkgkmod-kconfig.h $(TREES) $(work)
+	mkdir -p $(@D)
+	$(call unpack,$(work))
+	cp Kbuild pkgkmod-options.mk pkgkmod-kconfig.h $(work)
 	install -m 0755 pkgkmod-pahole $(work)
-	$(apply_patches)
+	$(call apply_patches,$(work))
 	+$(kbuild) modules
 	cp $(addprefix $(work)/,$(objects)) $(@D)
 	sed 's|$(work)/||' $(work)/Module.symvers > $(@D)/Module.symvers
@@ -76,11 +111,38 @@ $(finished)/.finished:
 endif
 
 install: modules
-	mkdir -p $(DESTDIR)$(MODULE_DIR)
-	for module in $(notdir $(objects)); do \
-		install -m 0644 $(finished)/$$module $(DESTDIR)$(MODULE_DIR)/$$module || exit 1; \
-		$(if $(STRIP),$(STRIP) --strip-debug $(DESTDIR)$(MODULE_DIR)/$$module || exit 1;) \
-	done
+	install -d -m 0755 "$$DESTDIR$$MODULE_DIR"
+	install -m 0755 $(addprefix $(finished)/,$(notdir $(objects))) "$$DESTDIR$$MODULE_DIR"
+
+# A key may be in a log only by its name, so nothing here is echoed.
+finish:
+	@sh pkgkmod-finish "$$DESTDIR$$MODULE_DIR"
+
+$(sources)/.unpacked:
+	$(call unpack,$(sources))
+	$(call apply_patches,$(sources))
+	touch $@
+
+install-sources: $(sources)/.unpacked
+	install -d -m 0755 "$$DESTDIR$$SOURCE_DIR"
+	cd $(sources) && find . -type f -name '*.[chS]' -exec sh -ec 'for file; do \
+		install -D -m 0644 "$$file" "$$DESTDIR$$SOURCE_DIR/$$file"; done' sh {} +
+
+# Each line of pkgkmod-headers is a header, a tab, and its place below include/.
+install-devel: modules $(sources)/.unpacked
+	install -D -m 0644 $(finished)/Module.symvers "$$DESTDIR$$DEVEL_DIR/$(KERNEL)/Module.symvers"
+	tab=$$(printf '\t'); test ! -e pkgkmod-headers || while IFS=$$tab read -r header place; do \
+		install -D -m 0644 "$(sources)/$$header" "$$DESTDIR$$DEVEL_DIR/include/$$place" || exit 1; \
+	done < pkgkmod-headers
+
+install-firmware:
+	install -d -m 0755 "$$DESTDIR$$FIRMWARE_DIR"
+	cd firmware && find . -type f -exec sh -ec 'for file; do \
+		install -D -m 0644 "$$file" "$$DESTDIR$$FIRMWARE_DIR/$$file"; done' sh {} +
+
+greylist: modules
+	@$(if $(STABLELIST),printf '%s\n' $(addprefix $(finished)/,$(notdir $(objects))) | \
+		python3 pkgkmod-deps greylist $(foreach list,$(STABLELIST),--stable '$(list)'),:)
 
 clean:
 	rm -rf build modules
