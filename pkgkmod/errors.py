@@ -33,6 +33,7 @@ class ExitCode(IntEnum):
     INPUT = 17
     TIMEOUT = 18
     DIFFERENT = 19
+    SIGNING = 20
     INTERRUPTED = 130
 
 
@@ -150,9 +151,15 @@ class InputError(PkgkmodError):
 
 
 class DifferentError(PkgkmodError):
-    """A second build of the same inputs gave other bytes."""
+    """Two things that should agree do not: two builds of the same inputs, or a package and a kernel."""
 
     exit_code = ExitCode.DIFFERENT
+
+
+class SigningError(PkgkmodError):
+    """A module or package could not be signed, or its signature is missing or wrong."""
+
+    exit_code = ExitCode.SIGNING
 
 
 class TimeLimitError(PkgkmodError):

@@ -32,6 +32,8 @@ COMMANDS = {
     "kernels": ("kernel_commands:kernels", "List, fetch and remove the kernels that can be built for."),
     "lock": ("kernel_commands:lock", "Pin commit, patches and kernels in pkgkmod.lock."),
     "rebuild": ("rebuild_command:rebuild", "Build again elsewhere, and compare every byte."),
+    "explain": ("explain_command:explain", "Say what a package needs and why, and whether a kernel has it."),
+    "update_kabi": ("kabi_command:update_kabi", "Put the symbols that modules use on a kernel tree's kABI list."),
     "distros": ("info_commands:distros", "List the distributions that can be targets."),
     "completion": ("info_commands:completion", "Print the completion script for a shell."),
 }
@@ -42,8 +44,11 @@ STAGE_SUMMARIES = {
     "generate_debian": "Write the debian folder and source archive of each DEB target.",
     "build_rpm": "Build source and binary RPMs.",
     "build_deb": "Build source and binary DEBs.",
+    "sign": "Sign the modules in finished RPMs, and the RPMs.",
     "build_iso": "Make a driver disk (ISO image) of the packages.",
 }
+# Stages whose commands do more than run them.
+_STAGE_COMMANDS = {"sign": "sign_command:sign"}
 
 
 class LazyGroup(click.Group):
@@ -58,8 +63,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command, or make one of a stage."""
         name = cmd_name.replace("-", "_")
-        if name in COMMANDS:
-            module, _, attribute = COMMANDS[name][0].partition(":")
+        if place := COMMANDS[name][0] if name in COMMANDS else _STAGE_COMMANDS.get(name):
+            module, _, attribute = place.partition(":")
             found: click.Command = getattr(import_module(f"pkgkmod.cli.{module}"), attribute)
             return found
         if name in STAGE_SUMMARIES or name in self.list_commands(ctx):

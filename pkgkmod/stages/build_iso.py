@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pkgkmod.media.rhdd3 import build_disk
-from pkgkmod.model.artifacts import DriverDisk, PackageSet
+from pkgkmod.model.artifacts import DriverDisk, PackageSet, SignedSet
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import Option, ProjectUnit, Work
 from pkgkmod.programs import tool_stamp
@@ -17,7 +17,7 @@ class BuildIso:
     """Put the packages on an ISO image that installers take as a driver disk."""
 
     name = "build_iso"
-    version = 1
+    version = 2
     summary = "Make a driver disk (ISO image) of the packages."
     scope = "project"
     produces = "driver_disk"
@@ -28,8 +28,8 @@ class BuildIso:
     )
 
     def consumes(self, project: Project) -> tuple[str, ...]:
-        """Return what goes on the disk."""
-        return ("package_set.rpm",)
+        """Return what goes on the disk: the signed packages, where there are such."""
+        return ("signed_set.rpm" if project.signing.is_on else "package_set.rpm",)
 
     def applies(self, unit: ProjectUnit) -> bool:
         """Only where an installer reads such a disk, and where there will be binary packages."""
@@ -53,11 +53,11 @@ class BuildIso:
         packages: dict[str, list[Path]] = {}
         epochs: list[int] = []
         kernels: dict[str, None] = {}
-        for result in work.inputs["package_set.rpm"]:
-            made = result.load(PackageSet)
+        for result in work.inputs[self.consumes(project)[0]]:
+            made = result.load(SignedSet if project.signing.is_on else PackageSet)
             epochs.append(made.source_date_epoch)
             if releases[result.target].installer_disk == "rhdd3":
-                files = [result.folder / package.file for package in made.packages]
+                files = [result.folder / package.file for package in made.packages if package.kind != "debuginfo"]
                 packages.setdefault(result.target, []).extend(files)
                 kernels |= dict.fromkeys(made.kernels)
         image = work.folder / f"{project.project.name}-{project.project.version}.iso"

@@ -1,0 +1,158 @@
+"""The archive in an RPM package (cpio, "new ASCII" format), copied with other contents of the kernel modules."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pkgkmod.formats.rpmheader import MalformedError
+
+Replace = Callable[[str, bytes], bytes]
+"""Is given path and content of a module, and returns what takes its place."""
+
+LARGEST_MODULE = 512 * 1024 * 1024
+"""Bytes of a module's file, which is held in memory."""
+
+_MODULE = re.compile(r"(?:/usr)?/lib/modules/[^/]+/.+\.ko(?:\.gz|\.xz|\.zst)?", re.DOTALL)
+_CHUNK = 1024 * 1024
+_HEAD = re.compile(rb"070701[0-9A-Fa-f]{104}")
+_HEAD_LENGTH = 110
+_SIZE, _NAME_LENGTH = slice(54, 62), slice(94, 102)
+"""Fields of eight letters: the length of the content, and that of the name."""
+_LONGEST_NAME = 4096 + 2
+_TRAILER = b"TRAILER!!!"
+
+
+class Source(Protocol):
+    """An archive that is read from its beginning."""
+
+    def read(self, size: int) -> bytes:
+        """Return as many bytes, or what is left."""
+
+
+class Sink(Protocol):
+    """Where the new archive goes."""
+
+    def write(self, data: bytes) -> object:
+        """Take some bytes."""
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """A file of a package, as its header describes it."""
+
+    path: str
+    size: int
+    mode: int
+    is_ghost: bool
+    """Listed, but not in the archive."""
+    links: tuple[int, ...]
+    """Places in the list of files of all names of this regular file, its own included."""
+
+    @property
+    def is_module(self) -> bool:
+        """Tell whether it is a kernel module that the package brings."""
+        return stat.S_ISREG(self.mode) and not self.is_ghost and bool(_MODULE.fullmatch(self.path))
+
+
+@dataclass(frozen=True)
+class _Member:
+    head: bytes
+    name: bytes
+    """With the zeros behind it."""
+    size: int
+
+    @property
+    def path(self) -> str:
+        return self.name.rstrip(b"\0").decode("utf-8", "surrogateescape")
+
+
+def copy_archive(files: Sequence[PackagedFile], source: Source, sink: Sink, replace: Replace) -> dict[int, bytes]:
+    """Copy an archive, and return the contents that `replace` changed, by place in `files`.
+
+    The files must be those that the header lists, in whatever order, so what a small file unpacks to is bounded.
+    Raise MalformedError otherwise.
+    """
+    places = {file.path: place for place, file in enumerate(files)}
+    left = {place for place, file in enumerate(files) if file.is_module}
+    changed: dict[int, bytes] = {}
+    seen: set[int] = set()
+    while (member := _next_member(source)).path != _TRAILER.decode():
+        place = _place_of(member, places)
+        if place in seen:
+            raise MalformedError(f"{files[place].path} is twice in the archive")
+        seen.add(place)
+        path = _module_of(files, place, member)
+        if path is None:
+            sink.write(member.head + member.name)
+            _copy(source, sink, member.size + -member.size % 4)
+            continue
+        content = _exactly(source, member.size + -member.size % 4)[: member.size]
+        new = replace(path, content)
+        head = member.head[: _SIZE.start] + b"%08x" % len(new) + member.head[_SIZE.stop :]
+        sink.write(head + member.name + new + bytes(-len(new) % 4))
+        left.difference_update(files[place].links)
+        if new != content:
+            changed |= dict.fromkeys(files[place].links, new)
+    if left:
+        raise MalformedError(f"{files[min(left)].path} is not in the archive")
+    rest = _read(source, _HEAD_LENGTH)
+    if rest.strip(b"\0"):
+        raise MalformedError("something follows the archive")
+    sink.write(member.head + member.name + rest)
+    return changed
+
+
+def _next_member(source: Source) -> _Member:
+    head = _exactly(source, _HEAD_LENGTH)
+    if not _HEAD.fullmatch(head):
+        raise MalformedError("its archive is not of the form that rpm writes")
+    length = int(head[_NAME_LENGTH], 16)
+    if not 0 < length <= _LONGEST_NAME:
+        raise MalformedError("a name in the archive is too long")
+    return _Member(head, _exactly(source, length + -(_HEAD_LENGTH + length) % 4), int(head[_SIZE], 16))
+
+
+def _place_of(member: _Member, places: dict[str, int]) -> int:
+    """Return the place of a member in the list of files; names begin with a dot, in source packages with nothing."""
+    for path in (member.path.removeprefix("."), member.path):
+        if path in places:
+            return places[path]
+    raise MalformedError(f"its archive holds {member.path!r}, which its header does not list")
+
+
+def _module_of(files: Sequence[PackagedFile], place: int, member: _Member) -> str | None:
+    """Return the module's path if the member has the content of a module; of hard links, only the last one has it."""
+    file = files[place]
+    if stat.S_ISREG(file.mode) and member.size != file.size and (member.size or len(file.links) < 2):
+        raise MalformedError(f"{file.path} has {member.size} bytes in the archive, and {file.size} in the header")
+    module = next((files[one].path for one in file.links if files[one].is_module), None)
+    if module and not file.size:
+        raise MalformedError(f"the module {module} is empty")
+    if module and file.size > LARGEST_MODULE:
+        raise MalformedError(f"the module {module} has {file.size} bytes")
+    return module if member.size else None
+
+
+def _copy(source: Source, sink: Sink, size: int) -> None:
+    while size:
+        data = _exactly(source, min(size, _CHUNK))
+        sink.write(data)
+        size -= len(data)
+
+
+def _exactly(source: Source, size: int) -> bytes:
+    data = _read(source, size)
+    if len(data) != size:
+        raise MalformedError("its archive is not complete")
+    return data
+
+
+def _read(source: Source, size: int) -> bytes:
+    try:
+        return source.read(size)
+    except OSError as error:  # what rpm's library says of a compressed file that it cannot read
+        raise MalformedError(f"its archive cannot be unpacked: {error}") from None
