@@ -15,8 +15,9 @@ from pkgkmod.model.kernel import Compiler, Kernel, KernelOffer, KernelRelease, M
 
 _OPTION = re.compile(r"^CONFIG_([A-Za-z0-9_]+)=(.*)$", re.MULTILINE)
 _UTS_RELEASE = re.compile(r'#define UTS_RELEASE "([^"]+)"')
-# Debian's header packages: `include /usr/src/linux-headers-6.1.0-56-common/Makefile`
-_INCLUDED = re.compile(r"^include (/\S+)/Makefile$", re.MULTILINE)
+# Debian's header packages: `include /usr/src/linux-headers-6.1.0-56-common/Makefile`; SUSE's:
+# `include ../../../linux-6.4.0-150600.23.47/Makefile`
+_INCLUDED = re.compile(r"^include ((?:/|\.\./)[^\s$]+)/Makefile$", re.MULTILINE)
 
 
 def read_kernel(tree: Path, source: str, *, mounts: tuple[Mount, ...] = (), offer: KernelOffer | None = None) -> Kernel:
@@ -29,7 +30,7 @@ def read_kernel(tree: Path, source: str, *, mounts: tuple[Mount, ...] = (), offe
     if not mounts:
         tree, mounts = _unpacked(place)
     options = read_options(place)
-    needs = _included(place)
+    needs = _included(place, tree)
     for folder in needs:
         if not (seen_at(folder, mounts) / "Makefile").is_file():
             raise KernelError(f"the kernel build tree {place} includes {folder}, which is not there")
@@ -51,9 +52,11 @@ def packaged_folders(root: Path) -> Iterator[Mount]:
 
     These are what distributions put below /usr/src, and kbuild's programs, which Debian puts below /usr/lib.
     """
-    for pattern in ("usr/src/kernels/*", "usr/src/*", "usr/lib/linux-kbuild-*"):
+    # Folders that several kernels share: Red Hat's, and SUSE's with a folder for each machine and flavour.
+    shared = {root / "usr/src/kernels", *root.glob("usr/src/linux-*-obj")}
+    for pattern in ("usr/src/kernels/*", "usr/src/linux-*-obj/*/*", "usr/src/*", "usr/lib/linux-kbuild-*"):
         for folder in sorted(root.glob(pattern)):
-            if folder.is_dir() and not folder.is_symlink() and folder != root / "usr/src/kernels":
+            if folder.is_dir() and not folder.is_symlink() and folder not in shared:
                 yield Mount(folder, Path("/", folder.relative_to(root)))
 
 
@@ -63,13 +66,14 @@ def _unpacked(place: Path) -> tuple[Path, tuple[Mount, ...]]:
     It is used where it lies if it needs nothing else.
     """
     root = next((parent.parents[1] for parent in place.parents if parent.parts[-2:] == ("usr", "src")), Path("/"))
-    if root == Path("/") or not _included(place):
+    if root == Path("/") or not _included(place, place):
         return place, ()
     return Path("/", place.relative_to(root)), tuple(packaged_folders(root))
 
 
-def _included(place: Path) -> tuple[Path, ...]:
-    return tuple(Path(found) for found in _INCLUDED.findall(_read(place / "Makefile")))
+def _included(place: Path, tree: Path) -> tuple[Path, ...]:
+    """Return the folders that a tree includes, which lies in `place` and was packaged for the path `tree`."""
+    return tuple(Path(os.path.normpath(tree / found)) for found in _INCLUDED.findall(_read(place / "Makefile")))
 
 
 def _read(path: Path) -> str:

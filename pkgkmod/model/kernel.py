@@ -46,7 +46,8 @@ class KernelRelease:
             # 5.14.0-427.el9.x86_64+rt-debug, 5.14.0-427.el9.aarch64+64k
             return self.uname_r.partition("+")[2]
         words = self.uname_r.split("-")
-        letters = [word for word in words[1:] if not re.match(r"\d", word) and "deb" not in word]
+        # 64kb is a flavour, by its pages (SUSE on arm64); rc1 is none.
+        letters = [word for word in words[1:] if not re.match(r"\d(?!4kb?$)|rc\d", word) and "deb" not in word]
         return "-".join(letters)
 
     @property

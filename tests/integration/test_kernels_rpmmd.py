@@ -110,7 +110,7 @@ def test_a_suse_shaped_stand_in_is_fetched_and_compiled_for(tmp_path, real):
     assert kernel.tree == Path("/usr/src/linux-6.4.0-150600.23.47-obj/x86_64/default")
     assert {str(mount.target) for mount in kernel.mounts} == {
         "/usr/src/linux-6.4.0-150600.23.47",
-        "/usr/src/linux-6.4.0-150600.23.47-obj",
+        "/usr/src/linux-6.4.0-150600.23.47-obj/x86_64/default",
     }
     assert compiled(kernel, tmp_path / "module").startswith(f"{SUSE} SMP ")
 
