@@ -22,7 +22,8 @@ as_root() {
 }
 
 # Programs that pkgkmod runs, by package.
-debian_packages=(bubblewrap build-essential createrepo-c debhelper fakeroot git gpgv kmod pahole python3-rpm python3-venv rpm xorriso xz-utils)
+debian_packages=(bubblewrap build-essential createrepo-c debhelper debugedit elfutils fakeroot file git gpgv kmod openssl pahole
+    python3-rpm python3-venv rpm rpm2cpio xorriso xz-utils zstd)
 fedora_packages=(bubblewrap createrepo_c dwarves gcc git gnupg2 kmod kernel-devel make patch python3 python3-rpm rpm-build xorriso xz)
 
 apt_is_fresh=

@@ -29,15 +29,16 @@ class LocalBuilder:
     def lay_out(self, recipe: Recipe, recipe_folder: Path, places: Places) -> None:
         """Copy a recipe's files to where the commands look for them."""
         if recipe.format == "rpm":
-            for name, file in (("SPECS", recipe.spec), ("SOURCES", recipe.archive)):
+            for name, files in (("SPECS", (str(recipe.spec),)), ("SOURCES", (recipe.archive, *recipe.more_sources))):
                 (places.folder / name).mkdir(parents=True)
-                shutil.copy2(recipe_folder / str(file), places.folder / name)
+                for file in files:
+                    shutil.copy2(recipe_folder / file, places.folder / name)
             _set_modes(places.folder)
-            return
-        shutil.copytree(recipe_folder / str(recipe.debian), places.folder / recipe.name / "debian")
-        shutil.copy2(recipe_folder / recipe.archive, places.folder)
-        _set_modes(places.folder / recipe.name)
-        (places.folder / _TREES).mkdir()
+        else:
+            shutil.copytree(recipe_folder / str(recipe.debian), places.folder / recipe.name / "debian")
+            shutil.copy2(recipe_folder / recipe.archive, places.folder)
+            _set_modes(places.folder / recipe.name)
+        (places.folder / _TREES).mkdir(exist_ok=True)
         for release, tree in places.kernel_trees.items():
             (places.folder / _TREES / release).symlink_to(tree)
 
@@ -50,8 +51,8 @@ class LocalBuilder:
         if places.source_only:
             return (srpm_command(recipe, places),)
         defines = {"_topdir": str(places.folder)}
-        if recipe.kernels and (tree := places.kernel_trees.get(recipe.kernels[0])):
-            defines["kernel_tree"] = str(tree)
+        if places.kernel_trees:
+            defines["kernel_trees"] = str(places.folder / _TREES)
         if places.prebuilt:
             defines["kmod_prebuilt"] = str(places.prebuilt)
         return srpm_command(recipe, places), _rpmbuild("-bb", recipe, places, defines, jobs=places.jobs)

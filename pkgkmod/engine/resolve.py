@@ -67,7 +67,7 @@ def _warn_of_namesakes(jobs: Sequence[Job], progress: Progress) -> None:
     """Say which targets make packages of the same name and version of different sources."""
     seen: dict[tuple[str, str, tuple[str, ...]], Job] = {}
     for job in jobs:
-        one_each = tuple(kernel.uname_r for kernel in job.kernels) if job.distro.grouping == "base" else ()
+        one_each = () if job.distro.grouping == "all" else tuple(kernel.uname_r for kernel in job.kernels)
         other = seen.setdefault((job.target.distro, job.project.project.version, one_each), job)
         if other.source_label != job.source_label:
             progress.warn_once(
@@ -129,6 +129,8 @@ def _select_or_none(pattern: str, found: tuple[Found, ...]) -> tuple[Found, ...]
 
 
 def _group(project: Project, target: Target, distro: Distro, kernels: tuple[Kernel, ...]) -> list[Job]:
-    if distro.grouping == "all":
-        return [Job(project, target, distro, kernels)]
-    return [Job(project, target, distro, (kernel,)) for kernel in kernels]
+    groups: dict[str, list[Kernel]] = {}
+    for kernel in kernels:
+        label = Job(project, target, distro, (kernel,)).kernel_label
+        groups.setdefault(label, []).append(kernel)
+    return [Job(project, target, distro, tuple(group)) for group in groups.values()]

@@ -47,16 +47,19 @@ def write_layout(packages: Mapping[str, Sequence[Path]], destination: Path, *, i
     names: list[str] = []
     for release, files in packages.items():
         tree = destination / release if len(packages) > 1 else destination
-        for file in files:
-            header = read_header(file)
-            if header.arch == "src" and not include_srpm:
+        arches = {file: read_header(file).arch for file in files}
+        machines = sorted({arch for arch in arches.values() if arch not in ("src", "noarch")})
+        for file, arch in arches.items():
+            if arch == "src" and not include_srpm:
                 continue
-            folder = tree / ("SRPMS" if header.arch == "src" else f"rpms/{header.arch}")
-            folder.mkdir(parents=True, exist_ok=True)
-            if (folder / file.name).exists():
-                raise InputError(f"two packages are called {file.name}", hint="give each package once")
-            shutil.copyfile(file, folder / file.name)
-            names.append(file.name)
+            # The installer reads the folder of its machine only.
+            folders = {"src": ["SRPMS"], "noarch": [f"rpms/{one}" for one in machines]}.get(arch, [f"rpms/{arch}"])
+            for folder in (tree / name for name in folders):
+                folder.mkdir(parents=True, exist_ok=True)
+                if (folder / file.name).exists():
+                    raise InputError(f"two packages are called {file.name}", hint="give each package once")
+                shutil.copyfile(file, folder / file.name)
+            names += [file.name] if folders else []
         if (tree / "rpms").is_dir():
             (tree / MARK).write_text(MARK_TEXT, encoding="ascii")
     if not any(not name.endswith(".src.rpm") for name in names):

@@ -59,5 +59,11 @@ class Distro(BaseModel):
     """Build dependencies besides the kernel's build tree: `NAME` or `NAME RELATION VERSION`."""
     kernel_build_requires: str
     """Build dependency on a kernel's build tree, in the same form; `{uname_r}` is the release."""
+    kernel_series: str = ""
+    """First two numbers of the version of the release's own kernels (DEB): `6.1`."""
+    kernel_meta: str = ""
+    """The distribution's package that brings the newest of its own kernels of a flavour (DEB), with `{flavour}`."""
+    other_kernel_meta: str = ""
+    """The same for kernels of another series, with `{series}`; empty: there is none."""
     kernel_requires: str = ""
     """Run-time dependency on a kernel, in the same form; alternatives with ` | ` (DEB: RPM's are in the template)."""

@@ -27,7 +27,8 @@ class Rpm(Section):
     kernel_requires: Literal["release", "exact", "symbols"] = Field(
         "release",
         description="Kernels that a package for Red Hat's family asks for: those of the same release (a release serves "
-        "its updates, an update itself), exactly the one it was built for, or any with the same symbols.",
+        "its updates, an update itself), exactly the one it was built for, or any with the same symbols. On SUSE, "
+        "release and symbols are the same.",
     )
     installer_kernels: Literal["same", "later"] = Field(
         "same",
@@ -68,6 +69,22 @@ class Deb(Section):
     """How DEBs are made."""
 
     builder: Name = Field("local", description="Builder that makes them: local, or a plugin's.")
+    meta: bool = Field(
+        True,
+        description="Make a package for each flavour of kernel that depends on the modules of its newest kernel, so "
+        "that an upgrade brings kernel and modules together.",
+    )
+    hold_kernel: bool = Field(
+        False,
+        description="Let these packages keep back a newer kernel until there are modules for it, though it may mend "
+        "security holes. Known of kernels that come from an archive.",
+    )
+    dkms: bool = Field(
+        False,
+        description="Make NAME-dkms, too: the sources, for dkms to build on the machine itself for kernels that no "
+        "package has modules for.",
+    )
+    dbgsym: bool = Field(False, description="Make packages with the modules' debug information (-dbgsym).")
     templates: Line | None = Field(
         None, description="Folder with Debian templates that take the place of the built-in ones."
     )

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pkgkmod.formats.rpm import read_header
+from pkgkmod.formats.rpm import RpmHeader, read_header
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import JobUnit, Option, Work
+from pkgkmod.programs import tool_stamp
 from pkgkmod.stages.packaging import builder_of, jobs_for, make_places, packaging_ingredients, run_build
 
 
@@ -74,6 +75,7 @@ class BuildRpm:
         return {
             **packaging_ingredients(unit, "rpm"),
             "srpm only": unit.project.rpm.srpm_only,
+            **_finishing(unit),
             "mock": unit.project.mock.model_dump() if unit.project.rpm.builder == "mock" else None,
         }
 
@@ -92,6 +94,23 @@ class BuildRpm:
         )
 
 
+def _kind(header: RpmHeader) -> Literal["source", "binary", "debuginfo"]:
+    if header.arch == "src":
+        return "source"
+    return "debuginfo" if header.name.endswith("-debuginfo") else "binary"
+
+
+def _finishing(unit: JobUnit) -> Mapping[str, object]:
+    """Return the programs that finish the modules; ToolError if one is missing."""
+    settings = unit.project.rpm
+    if settings.srpm_only or settings.builder != "local":
+        return {}
+    compression = settings.module_compression or unit.job.distro.module_compression
+    tools = [name for name, of in (("gzip", "gz"), ("zstd", "zst")) if compression == of]
+    tools += ["debugedit", "eu-strip"] if settings.debuginfo else []
+    return {name: tool_stamp(name, needed_for="finishing the modules") for name in tools}
+
+
 def _kept(files: Iterable[Path], folder: Path) -> Iterable[Package]:
     for file in files:
         header = read_header(file)
@@ -101,6 +120,6 @@ def _kept(files: Iterable[Path], folder: Path) -> Iterable[Package]:
             name=header.name,
             version=f"{header.version}-{header.release}",
             arch=header.arch,
-            kind="source" if header.arch == "src" else "binary",
+            kind=_kind(header),
             size=file.stat().st_size,
         )

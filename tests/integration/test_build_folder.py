@@ -279,13 +279,13 @@ def test_another_driver_builds_on_the_devel_package(built: Built, tmp_path: Path
 
 def test_sources_lie_where_debug_information_names_them(built: Built, tmp_path: Path) -> None:
     built.make("install-sources", DESTDIR=tmp_path)
-    top = tmp_path / "usr/src/hello-1.2" / FOLDER
+    top = tmp_path / "usr/src/kmods/hello-1.2" / FOLDER
     assert (top / "hello.c").read_text() == "/* patched */\n" + SOURCE
     assert (top / "include/linux/hello.h").read_text() == HEADER
     assert not (top / "Makefile").exists()
     module = built.folder / "modules" / built.kernel / "hello.ko"
     told = subprocess.run(["readelf", "--debug-dump=info", module], capture_output=True, text=True).stdout
-    assert f"/usr/src/hello-1.2/{FOLDER}/hello.c" in told
+    assert f"/usr/src/kmods/hello-1.2/{FOLDER}/hello.c" in told
 
 
 def test_greylist_names_what_is_not_promised(built: Built, tmp_path: Path) -> None:

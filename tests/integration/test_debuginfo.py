@@ -53,7 +53,7 @@ make -f pkgkmod.mk install-sources KERNEL=%{kernel} DESTDIR=%{buildroot}
 %files
 /m
 %files debuginfo -f debugfiles.list
-/usr/src/hello-1.2
+/usr/src/kmods/hello-1.2
 """
 
 
@@ -110,7 +110,7 @@ def test_gdb_reads_the_debuginfo_package_and_both_ways_give_the_same_bytes(built
         text=True,
         check=True,
     ).stdout
-    assert f'Line 4 of "/usr/src/hello-1.2/{FOLDER}/hello.c"' in told.replace(f"{root}", "")
+    assert f'Line 4 of "/usr/src/kmods/hello-1.2/{FOLDER}/hello.c"' in told.replace(f"{root}", "")
     assert "int hello_times(int number) { return number * 2; }" in told
     assert "Line 12 of" in told
     links = list((root / "usr/lib/debug/.build-id").rglob("*.debug"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_local_rpm() -> None:
     binary = Command(
         (
             *("rpmbuild", "-bb", "--nodeps", "--noclean", "--target", "x86_64"),
-            *defined("_topdir /b", "kernel_tree /trees/k", "kmod_prebuilt /done", "_smp_mflags -j4"),
+            *defined("_topdir /b", "kernel_trees /b/kernel-trees", "kmod_prebuilt /done", "_smp_mflags -j4"),
             *REPRODUCIBLE,
             "SPECS/kmod-e1000e.spec",
         ),
@@ -114,7 +115,7 @@ def test_local_lay_out(tmp_path: Path) -> None:
         (recipe / name).write_text(name)
     places = Places(tmp_path / "b", "x86_64", {KERNEL: Path("/trees/k")})
     LocalBuilder().lay_out(RPM, recipe, places)
-    LocalBuilder().lay_out(DEB, recipe, places)
+    LocalBuilder().lay_out(DEB, recipe, replace(places, kernel_trees={}))
     files = {str(p.relative_to(places.folder)) for p in places.folder.rglob("*") if p.is_file()}
     assert files == {
         "SPECS/kmod-e1000e.spec",

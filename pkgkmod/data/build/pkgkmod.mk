@@ -48,7 +48,7 @@ SIGN_FILE   ?= $(KERNEL_TREE)/scripts/sign-file
 SIGN_HASH   ?= $(if $(SIGN_KEY),$(shell sed -n 's/^CONFIG_MODULE_SIG_HASH=//p' \
 	'$(KERNEL_TREE)/include/config/auto.conf' | tr -d '"'))
 STABLELIST  ?=
-SOURCE_DIR   = /usr/src/$(NAME)-$(VERSION)
+SOURCE_DIR   = /usr/src/kmods/$(NAME)-$(VERSION)
 
 # By way of the environment, no character of these means anything to a shell.
 export DESTDIR MODULE_DIR STRIP COMPRESS SIGN_KEY SIGN_CERT SIGN_FILE SIGN_HASH SOURCE_DIR DEVEL_DIR FIRMWARE_DIR
