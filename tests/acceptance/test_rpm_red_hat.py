@@ -33,16 +33,15 @@ def run(*argv, **more):
 
 def unpacked(package, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    archive = subprocess.run(["rpm2archive", "-n", package], stdin=subprocess.DEVNULL, capture_output=True, check=True)
-    content = archive.stdout or Path(f"{package}.tar").read_bytes()
-    subprocess.run(["tar", "-x", "-C", folder], input=content, check=True)
+    content = subprocess.run(["rpm2cpio", package], capture_output=True, check=True).stdout
+    subprocess.run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], cwd=folder, input=content, check=True)
     return folder
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The e1000e with everything that a package can have beside it."""
-    need("gdb", "rpm2archive", "eu-strip", "debugedit")
+    need("gdb", "rpm2cpio", "cpio", "eu-strip", "debugedit")
     folder = family(tmp_path_factory.mktemp("el9"), e1000e(), "el9", MORE)
     (folder / "kabi_stablelist_x86_64").write_text("[rhel9_x86_64_stablelist]\n" + "".join(f"\t{s}\n" for s in STABLE))
     (folder / "firmware/e1000e").mkdir(parents=True)
@@ -129,7 +128,7 @@ def test_firmware_keeps_its_path(made, tmp_path):
     files = unpacked(package, tmp_path)
     assert (files / "lib/firmware/updates" / ODD).read_bytes() == b"firmware\0"
     assert "firmware(e1000e) = 1.0" in ask(package, "--provides")
-    assert any(one.startswith("kmod-e1000e-firmware = ") for one in ask(made.packages["kmod-e1000e"], "--requires"))
+    assert any(one == "kmod-e1000e-firmware >= 1.0" for one in ask(made.packages["kmod-e1000e"], "--requires"))
 
 
 def test_another_driver_can_build_on_it(made, tmp_path):
