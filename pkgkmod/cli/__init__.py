@@ -34,6 +34,7 @@ COMMANDS = {
     "rebuild": ("rebuild_command:rebuild", "Build again elsewhere, and compare every byte."),
     "explain": ("explain_command:explain", "Say what a package needs and why, and whether a kernel has it."),
     "update_kabi": ("kabi_command:update_kabi", "Put the symbols that modules use on a kernel tree's kABI list."),
+    "publish": ("publish_command:publish", "Put finished packages into a repository for apt, dnf or zypper."),
     "distros": ("info_commands:distros", "List the distributions that can be targets."),
     "completion": ("info_commands:completion", "Print the completion script for a shell."),
 }

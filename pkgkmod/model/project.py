@@ -172,6 +172,20 @@ class Target(Section):
         return f"{plain.strip('.')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
+class Publish(Section):
+    """Repositories of finished packages, as `pkgkmod publish` makes them; [signing] names the key."""
+
+    origin: Line = Field(
+        "", description="Who publishes, for pinning in apt; the vendor, or the project's name, if empty."
+    )
+    label: Line = Field("", description="What is published; the project's name if empty.")
+    component: Name = Field("main", description="Component of the apt repository.")
+    url: Line = Field(
+        "", description="Address at which users reach the folder; otherwise the folder itself is named as file://."
+    )
+    keep: int = Field(0, ge=0, description="Newest versions of each package that stay; 0 keeps all.")
+
+
 class Project(Section):
     """The whole project file."""
 
@@ -194,6 +208,7 @@ class Project(Section):
         default_factory=dict, description="Settings of plugins, one table each; the plugin validates its own."
     )
     signing: Signing = Signing()
+    publish: Publish = Publish()
 
     def for_target(self, target: Target) -> Project:
         """Return the project with the sources that are built for a target."""

@@ -45,7 +45,7 @@ def find_package_key(name: str, home: Path) -> PackageKey:
     find_tool("gpg", needed_for="signing packages")
     if not home.is_dir():
         raise SigningError(f"the keyring {home} is not a folder", hint="signing.gpg_home names the folder of a keyring")
-    with _agent(home), tempfile.TemporaryDirectory(prefix="pkgkmod-") as place:
+    with agent(home), tempfile.TemporaryDirectory(prefix="pkgkmod-") as place:
         log = Path(place, "log")
         listing = _gpg(home, home, "--with-colons", "--list-secret-keys", "--", name)
         done = command.run(listing, log=log, progress=Progress())
@@ -101,7 +101,7 @@ def sign_packages(packages: Sequence[Path], key: PackageKey, run: Run) -> None:
     the same bytes.
     """
     find_tool("rpmsign", needed_for="signing packages")
-    with _agent(key.home):
+    with agent(key.home):
         for package in packages:
             time = max(read_package(package).build_time, key.created)
             # Debian's rpm looks for gpg2. The key's name reaches rpm's macros as hexadecimal digits only.
@@ -113,7 +113,7 @@ def sign_packages(packages: Sequence[Path], key: PackageKey, run: Run) -> None:
             }
             words = [word for name, value in defines.items() for word in ("--define", f"{name} {value}")]
             argv = ("rpmsign", "--addsign", *words, str(package.absolute()))
-            done = run(Command(argv, package.parent, _environment(key.home)))
+            done = run(Command(argv, package.parent, agent_environment(key.home)))
             if not done.ok:
                 raise SigningError(
                     f"{package.name} cannot be signed with the key {key.fingerprint}",
@@ -149,13 +149,14 @@ def verify_signatures(packages: Sequence[Path], public_key: Path, scratch: Path,
         )
 
 
-def _environment(home: Path) -> dict[str, str]:
+def agent_environment(home: Path) -> dict[str, str]:
+    """Return the variables with which gpg uses the keyring in `home`, and its agent."""
     # gpg finds the agent of the user's own keyring by HOME.
     return {"GNUPGHOME": str(home), "HOME": str(Path.home())}
 
 
 def _gpg(home: Path, cwd: Path, *words: str) -> Command:
-    return Command(("gpg", "--batch", "--no-tty", *words), cwd, _environment(home))
+    return Command(("gpg", "--batch", "--no-tty", *words), cwd, agent_environment(home))
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -163,14 +164,14 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 @contextmanager
-def _agent(home: Path) -> Iterator[None]:
+def agent(home: Path) -> Iterator[None]:
     """Stop the agent that gpg started for a keyring, if none was there before: keys must not stay open."""
     options = ("--homedir", str(home))
     ask = ("gpg-connect-agent", *options, "--no-autostart", "GETINFO pid", "/bye")
     with _ONE_AT_A_TIME:
-        was_there = any(line.startswith("D ") for line in run_quietly(Command(ask, home, _environment(home))).tail)
+        was_there = any(line.startswith("D ") for line in run_quietly(Command(ask, home, agent_environment(home))).tail)
         try:
             yield
         finally:
             if not was_there:
-                run_quietly(Command(("gpgconf", *options, "--kill", "gpg-agent"), home, _environment(home)))
+                run_quietly(Command(("gpgconf", *options, "--kill", "gpg-agent"), home, agent_environment(home)))

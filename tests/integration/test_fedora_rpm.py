@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pkgkmod.formats.rpm import read_header
 from tests.fixtures import stubkernels
+from tests.fixtures.archive_drivers import jool
 from tests.fixtures.fedorakernels import FEDORA, ask, built, by_name
 from tests.fixtures.machine import Driver, e1000e, hello
 from tests.fixtures.otherroots import kernels_in, run_in, trixie
@@ -220,12 +222,15 @@ def test_dnf_refuses_modules_whose_kernel_is_nowhere(packages: dict[str, Path], 
 
 
 @pytest.mark.slow
-def test_the_real_e1000e(tmp_path: Path) -> None:
-    made = built(tmp_path / "project", e1000e())
+@pytest.mark.parametrize(("real", "names"), [(e1000e, {"e1000e"}), (jool, {"jool", "jool_common", "jool_siit"})])
+def test_real_drivers(real: Callable[[], Driver], names: set[str], tmp_path: Path) -> None:
+    driver = real()
+    made = built(tmp_path / "project", driver)
     for kernel in FEDORA:
-        header = read_header(made[f"kmod-e1000e-{kernel}"])
-        assert f"/lib/modules/{kernel}/extra/e1000e/e1000e.ko.xz" in header.files
-        assert "kmod(e1000e.ko)" in header.provides
+        header = read_header(made[f"kmod-{driver.name}-{kernel}"])
+        folder = f"/lib/modules/{kernel}/extra/{driver.name}"
+        assert {file for file in header.files if file.endswith(".xz")} == {f"{folder}/{name}.ko.xz" for name in names}
+        assert {f"kmod({name}.ko)" for name in names} <= set(header.provides)
 
 
 @pytest.mark.slow
