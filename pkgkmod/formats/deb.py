@@ -48,8 +48,8 @@ def multiline(first: str, text: str) -> str:
     return f"{first}\n{deb_text(text)}"
 
 
-def write_changelog(changes: Sequence[Change], path: Path) -> None:
-    """Write a debian/changelog, newest version first."""
+def changelog_text(changes: Sequence[Change]) -> str:
+    """Return the text of a debian/changelog; `changes` has the newest version first."""
     changelog = Changelog()
     for change in reversed(changes):
         changelog.new_block(
@@ -73,7 +73,12 @@ def write_changelog(changes: Sequence[Change], path: Path) -> None:
             ):
                 changelog.add_change(part)
         changelog.add_change("")
-    path.write_text(str(changelog), encoding="utf-8")
+    return str(changelog)
+
+
+def write_changelog(changes: Sequence[Change], path: Path) -> None:
+    """Write a debian/changelog, newest version first."""
+    path.write_text(changelog_text(changes), encoding="utf-8")
 
 
 def read_changelog(path: Path) -> tuple[Change, ...]:

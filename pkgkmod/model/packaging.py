@@ -68,7 +68,7 @@ class Mock(Section):
 class Deb(Section):
     """How DEBs are made."""
 
-    builder: Name = Field("local", description="Builder that makes them: local, or a plugin's.")
+    builder: Name = Field("local", description="Builder that makes them: local or sbuild, or a plugin's.")
     meta: bool = Field(
         True,
         description="Make a package for each flavour of kernel that depends on the modules of its newest kernel, so "
@@ -85,6 +85,12 @@ class Deb(Section):
         "package has modules for.",
     )
     dbgsym: bool = Field(False, description="Make packages with the modules' debug information (-dbgsym).")
+    changelog: Line = Field(
+        "debian/changelog",
+        description="Changelog beside the project file, with the versions of the package until now; it may be absent. "
+        "A version that it does not have gets an entry: what was imported, and the commits since the version before.",
+    )
+    update_changelog: bool = Field(False, description="Write that entry into the changelog, too.")
     templates: Line | None = Field(
         None, description="Folder with Debian templates that take the place of the built-in ones."
     )

@@ -80,6 +80,8 @@ STYLES = {
     ),
 }
 
+_NEED_STYLE = ("requires", "provides", "supplements")
+
 _MIB = 1024 * 1024
 _FILE_LIMIT = 2048 * _MIB  # a module with its debug information, of which little is read
 _UNPACKED_LIMIT = 256 * _MIB  # compressed modules are stripped
@@ -96,6 +98,7 @@ _SYMBOL = re.compile(r"[A-Za-z_.$][A-Za-z0-9_.$]*")  # with those of Rust and of
 _WORD = re.compile(r"[A-Za-z0-9._+~:/@=-]+")
 _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 _ALIAS_OTHER = re.compile(r"[^][0-9a-zA-Z._:*?/-]")
+_LIST_OTHER = re.compile(r"[^!-~]|[(),$]")
 _VERSION_OTHER = re.compile(r"[^0-9a-zA-Z._]")
 _STABLE_LINE = re.compile(r"\s+(\S+)\s*")
 
@@ -296,6 +299,33 @@ def greylist(modules: Sequence[Module], stable: Set[str], symvers: Sequence[str]
     kernels = {name for path in symvers for name in read_symvers(path)}
     wanted = {name for module in modules for name in module.imports if _symbol(name, module)}
     return sorted(name for name in wanted - own - stable if not symvers or name in kernels)
+
+
+def symbols(modules: Sequence[Module]) -> List[str]:
+    """Return the symbols taken from elsewhere, with their CRC, in the words of `modprobe --dump-modversions`.
+
+    The CRC is 0 where the kernel has none (no CONFIG_MODVERSIONS). What one of the modules offers another is left out.
+    """
+    own = {name for module in modules for name in module.exports}
+    found: Dict[str, int] = {}
+    for module in modules:
+        for name in module.imports - own:
+            found[_symbol(name, module)] = (module.versions or {}).get(name) or found.get(name, 0)
+    return [f"0x{found[name]:08x}\t{name}" for name in sorted(found)]
+
+
+def modaliases(modules: Sequence[Module]) -> str:
+    """Return for which hardware the modules are, as ubuntu-drivers reads it: `NAME(ALIAS, ALIAS), NAME(ALIAS)`.
+
+    Such a list knows no quoting: commas (as in `of:...`), parentheses and spaces within an alias become `?`, which
+    matches them.
+    """
+    parts = []
+    for module in sorted(modules, key=lambda module: module.name):
+        aliases = sorted({_LIST_OTHER.sub("?", alias) for alias in module.info("alias") if ":" in alias})
+        if aliases:
+            parts.append(f"{_ALIAS_OTHER.sub('_', module.name)}({', '.join(aliases)})")
+    return ", ".join(parts)
 
 
 def combined(aliases: Iterable[str]) -> List[str]:
@@ -552,7 +582,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ModuleError as error:
         sys.stderr.write(f"pkgkmod-deps: {error}\n")
-        if options.what != "greylist":
+        if options.what in _NEED_STYLE:
             # rpmbuild overlooks that a generator failed (4.18, 4.20 and 6.1 do), but not a dependency of this look.
             sys.stdout.write("!the-modules-cannot-be-read\n")
         return 1
@@ -564,6 +594,9 @@ def _answer(options: argparse.Namespace, names: Sequence[str]) -> List[str]:
         modules = [read_module(name) for name in names if _MODULE_FILE.search(name)]
         stable = {symbol for path in options.stable for symbol in read_stable_list(path)}
         return greylist(modules, stable, options.symvers)
+    if options.what in ("symbols", "modaliases"):
+        modules = [read_module(name) for name in names if _MODULE_FILE.search(name)]
+        return symbols(modules) if options.what == "symbols" else [modaliases(modules)]
     modules = [read_module(name) for name in names if _INSTALLED_MODULE.search(name)]
     style = STYLES[options.style]
     if options.what == "requires":
@@ -578,7 +611,7 @@ def _options(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
         prog="pkgkmod-deps",
         description="Prints what kernel modules need or provide. Reads their file names, one a line.",
     )
-    parser.add_argument("what", choices=("requires", "provides", "supplements", "greylist"))
+    parser.add_argument("what", choices=(*_NEED_STYLE, "greylist", "symbols", "modaliases"))
     parser.add_argument("--style", choices=sorted(STYLES), help="spelling of the dependencies")
     parser.add_argument("--flavour", help="SUSE's kernel flavour, where the module does not say it")
     parser.add_argument(
@@ -588,7 +621,7 @@ def _options(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
         "--stable", action="append", default=[], metavar="LIST", help="kABI stable list; may be repeated (greylist)"
     )
     options = parser.parse_args(arguments)
-    if options.what != "greylist" and not options.style:
+    if options.what in _NEED_STYLE and not options.style:
         parser.error("--style is needed")
     if options.what == "greylist" and not options.stable:
         parser.error("--stable is needed")

@@ -1,4 +1,4 @@
-"""The source archive: the same for RPM and DEB, and all that is needed to build the modules anywhere."""
+"""The source archive: all that is needed to build the modules anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pkgkmod.model.artifacts import Provenance
 from pkgkmod.model.project import Project
 from pkgkmod.modules.buildfolder import PATCHES_FOLDER, write_build_folder
 from pkgkmod.modules.survey import Survey, survey
+from pkgkmod.packages.debsource import AS_IMPORTED, DebianSources
 from pkgkmod.packages.firmware import find_firmware, write_firmware
 from pkgkmod.packages.headers import LIST, find_headers, header_list
 from pkgkmod.sources.archive import write_archive
@@ -27,10 +28,12 @@ def write_source_archive(
     base: Path,
     top_folder: str,
     shelf: Path,
+    debian: DebianSources = AS_IMPORTED,
 ) -> Survey:
     """Write the archive `destination` of the sources imported in `imported`; return what it builds.
 
-    `base` is the folder of the project file, `shelf` keeps the archive for other recipes that hold the same one. Raise
+    `base` is the folder of the project file, `shelf` keeps the archive for other recipes that hold the same one. The
+    archive of a Debian source package (`debian`) has the sources without the patches that are in debian/patches. Raise
     ConfigError if the project's firmware or headers cannot be packaged.
     """
     found = survey(project, imported / "tree")
@@ -41,13 +44,14 @@ def write_source_archive(
         headers = find_headers(imported / "tree", found.directories, project.devel)
         if headers:
             (folder / LIST).write_text(header_list(headers), encoding="utf-8")
+        debian.take_back(folder, provenance)
         write_archive(
             folder,
             destination,
             prefix=top_folder,
             epoch=provenance.commit_epoch,
             content=project.source.archive,
-            whole=(FIRMWARE_FOLDER, PATCHES_FOLDER),
+            whole=(FIRMWARE_FOLDER, PATCHES_FOLDER, *debian.originals),
             shelf=shelf,
         )
     return found

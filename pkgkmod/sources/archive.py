@@ -40,14 +40,14 @@ def write_archive(
 
     `content` chooses among the files in sub-folders: `default` leaves out names that start with a dot,
     `kbuild` takes only Kbuild, Kconfig, Makefile, *.c and *.h, `all` takes all. Files at the top of `folder`, and
-    those in its sub-folders named in `whole`, are always packed. Finished archives are kept in the folder
+    those in its sub-folders, or files, named in `whole`, are always packed. Finished archives are kept in the folder
     `shelf`: the recipes of many kernels hold the same one, and compressing it takes longer than all the rest of a
     recipe.
     """
     with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as name:
         aside = Path(name)
         plain = aside / "plain.tar"
-        _write_tar(plain, folder, prefix, epoch, lambda path: _belongs(path, content, whole))
+        _write_tar(plain, folder, prefix, epoch, lambda path: belongs(path, content, whole))
         finished = aside / "packed.tar.xz"
         if shelf:
             with plain.open("rb") as file:
@@ -81,9 +81,10 @@ def _compress(plain: Path, packed: Path) -> None:
         shutil.copyfileobj(source, sink, 1024 * 1024)
 
 
-def _belongs(path: str, content: ArchiveContent, whole: Collection[str]) -> bool:
+def belongs(path: str, content: ArchiveContent, whole: Collection[str]) -> bool:
+    """Tell whether the file `path` of a folder is packed; see write_archive."""
     parts = path.split("/")
-    if len(parts) == 1 or content == "all" or parts[0] in whole:
+    if len(parts) == 1 or content == "all" or parts[0] in whole or path in whole:
         return True
     if content == "kbuild":
         return parts[-1] in _KBUILD_NAMES or parts[-1].endswith(_KBUILD_SUFFIXES)

@@ -11,7 +11,8 @@ from pkgkmod.formats.deb import read_deb
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import JobUnit, Option, Work
-from pkgkmod.stages.packaging import builder_of, jobs_for, make_places, packaging_ingredients, run_build
+from pkgkmod.programs import tool_stamp
+from pkgkmod.stages.packaging import builder_of, folder_for, jobs_for, make_places, packaging_ingredients, run_build
 
 _SOURCE = (".dsc", ".orig.tar.xz", ".debian.tar.xz")
 _METADATA = (".changes", ".buildinfo")
@@ -21,7 +22,7 @@ class BuildDeb:
     """Make DEBs of a debian folder and finished modules, or let the builder compile them."""
 
     name = "build_deb"
-    version = 1
+    version = 2
     summary = "Build source and binary DEBs."
     scope: Literal["job"] = "job"
     produces = "package_set.deb"
@@ -33,6 +34,7 @@ class BuildDeb:
             "Compile inside dpkg-buildpackage, as a farm does.",
             value=True,
         ),
+        Option(("--sbuild",), "deb.builder", "Build with sbuild, in a clean root of the release.", value="sbuild"),
     )
 
     def consumes(self, project: Project) -> tuple[str, ...]:
@@ -49,13 +51,17 @@ class BuildDeb:
 
     def ingredients(self, unit: JobUnit) -> Mapping[str, object]:
         """Return the builder and its tools."""
-        return packaging_ingredients(unit, "deb")
+        found = dict(packaging_ingredients(unit, "deb"))
+        if builder_of(unit).prebuilt:  # it builds with this machine's programs
+            more = ("python3", "dh_dkms") if unit.project.deb.dkms else ("python3",)
+            found["more tools"] = [tool_stamp(tool, needed_for="building DEB packages") for tool in more]
+        return found
 
     def run(self, work: Work[Any]) -> PackageSet:
         """Build in a scratch folder, then keep the packages."""
         made = work.one("recipe.deb")
         recipe, builder = made.load(Recipe), builder_of(work.unit)
-        with work.workspace.scratch() as scratch, jobs_for(work) as jobs:
+        with folder_for(work) as scratch, jobs_for(work) as jobs:
             places = make_places(work, scratch, jobs=jobs)
             builder.lay_out(recipe, made.folder, places)
             for command in builder.deb_commands(recipe, work.unit.project, places):
@@ -69,7 +75,7 @@ class BuildDeb:
 def _kept(recipe: Recipe, files: Iterable[Path], folder: Path) -> Iterable[Package]:
     for file in files:
         name, version, arch = recipe.name, recipe.version, "source"
-        if file.suffix == ".deb":
+        if file.suffix in (".deb", ".ddeb"):  # Ubuntu's debhelper calls packages with debug information so
             control = read_deb(file).control
             name, version, arch = control["Package"], control["Version"], control["Architecture"]
             kind: Literal["source", "binary", "metadata"] = "binary"

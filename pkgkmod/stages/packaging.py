@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from pkgkmod.model.places import Places
 from pkgkmod.modules.buildfolder import packaging_texts, static_texts
 from pkgkmod.modules.compile import first_error, kernel_sandbox
 from pkgkmod.modules.survey import survey
+from pkgkmod.packages.debsource import AS_IMPORTED, DebianSources
 from pkgkmod.packages.facts import PackageFacts
 from pkgkmod.packages.firmware import find_firmware
 from pkgkmod.packages.sourcearchive import write_source_archive
-from pkgkmod.plugins import BUILDERS, Builder, JobUnit, Work, load
+from pkgkmod.plugins import BUILDERS, Builder, JobUnit, RootBuilder, Work, load
 from pkgkmod.programs import tool_stamp
 
 
@@ -49,8 +50,11 @@ def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
     }
 
 
-def write_sources(work: Work[Any], archive: str) -> PackageFacts:
-    """Pack the imported sources into `archive` in the work's folder; return the facts for the recipe."""
+def write_sources(work: Work[Any], archive: str, debian: DebianSources = AS_IMPORTED) -> PackageFacts:
+    """Pack the imported sources into `archive` in the work's folder; return the facts for the recipe.
+
+    In that of a Debian source package (`debian`) they are as they were before its patches.
+    """
     job, imported = work.unit.job, work.one("source_tree")
     provenance = imported.load(SourceTree).provenance
     modules = survey(job.project, imported.folder / "tree").names
@@ -66,6 +70,7 @@ def write_sources(work: Work[Any], archive: str) -> PackageFacts:
         base=work.unit.base,
         top_folder=facts.top_folder,
         shelf=shelf,
+        debian=debian,
     )
     return facts
 
@@ -91,12 +96,22 @@ def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, 
         "from source": compiles(unit),
         "tools": [tool_stamp(tool, needed_for=f"building {format.upper()} packages") for tool in builder.tools(format)],
     }
+    if settings := unit.project.plugin.get(builder.name):
+        found["settings"] = settings
     if compiles(unit):
         found["kernel trees"] = [kernel.identity for kernel in unit.job.kernels]
     if compiles(unit) and builder.prebuilt:  # it compiles with this machine's compilers, not with those of a root
         any_compiler = unit.project.build.any_compiler
         found["compilers"] = [compiler_stamps(kernel, any_compiler=any_compiler) for kernel in unit.job.kernels]
     return found
+
+
+def folder_for(work: Work[Any]) -> AbstractContextManager[Path]:
+    """Give a folder to build in: one of the builder's own, where it has more to prepare."""
+    builder = builder_of(work.unit)
+    if isinstance(builder, RootBuilder):
+        return builder.at_work(work.unit, work.progress)
+    return work.workspace.scratch()
 
 
 @contextmanager
@@ -132,6 +147,7 @@ def make_places(work: Work[Any], folder: Path, *, source_only: bool = False, job
         prebuilt=prebuilt,
         source_only=source_only,
         jobs=jobs,
+        suite=job.distro.codename,
     )
 
 
@@ -141,6 +157,8 @@ def _kernels_for(work: Work[Any], folder: Path) -> tuple[Kernel, ...]:
     Where it does not, their symbols are read all the same.
     """
     job: Job = work.unit.job
+    if isinstance(builder_of(work.unit), RootBuilder):
+        return ()  # its root has kernels of its own
     if not compiles(work.unit):
         return job.kernels if work.isolated else tuple(replace(k, tree=k.place) for k in job.kernels)
     if elsewhere := [kernel.uname_r for kernel in job.kernels if kernel.root]:
@@ -156,20 +174,25 @@ def _kernels_for(work: Work[Any], folder: Path) -> tuple[Kernel, ...]:
 
 
 def run_build(work: Work[Any], command: Command, folder: Path) -> None:
-    """Run a command of a package build in the sandbox, with `folder` writable; mock isolates itself.
+    """Run a command of a package build in the sandbox, with `folder` writable; mock and sbuild isolate themselves.
 
     Raise CompileError or PackageError with the first error on top.
     """
     job: Job = work.unit.job
     build = job.project.build
-    if command.argv[0] != "mock" and work.isolated:
+    if command.argv[0] != "mock" and not command.isolates and work.isolated:
         # Packages are made with this machine's programs, whatever the modules were compiled with.
         kernels = tuple(replace(kernel, root=None) for kernel in job.kernels)
         command = replace(command, sandbox=kernel_sandbox(folder, kernels))
     done = work.run(replace(command, time_limit=build.time_limit))
     if done.ok:
         return
-    error = first_error(done.log.read_text(encoding="utf-8", errors="replace").splitlines())
+    lines = done.log.read_text(encoding="utf-8", errors="replace").splitlines()
+    builder = builder_of(work.unit)
+    if isinstance(builder, RootBuilder) and (known := builder.complaint(lines)):
+        known.log = done.log
+        raise known
+    error = first_error(lines)
     if error and compiles(work.unit):
         raise CompileError(f"the modules of {job.id} do not compile", details=error, log=done.log)
     raise PackageError(f"{command.argv[0]} failed for {job.id}", details="\n".join(done.tail[-12:]), log=done.log)

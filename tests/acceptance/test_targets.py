@@ -123,7 +123,7 @@ def test_a_patch_for_some_kernels_is_applied_for_these(tmp_path, driver, way):
     patch_for(driver, folder / "patches", "0001-new.patch", "only for 6.12", "Only-Kernels: 6.12.*")
     pkgkmod("build", *way, cwd=folder)
     unpacked = {}
-    for deb in (folder / "results/build_deb").rglob("*amd64.deb"):
+    for deb in (folder / "results/build_deb").rglob("*-modules-[0-9]*amd64.deb"):
         place = tmp_path / deb.stem
         subprocess.run(["dpkg-deb", "-x", str(deb), str(place)], check=True)
         (module,) = place.rglob("hello.ko")

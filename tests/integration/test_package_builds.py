@@ -183,7 +183,7 @@ def test_rpm(prebuilt: bool, kernel: str, sources: Sources, tmp_path: Path) -> N
 def test_deb(prebuilt: bool, kernel: str, sources: Sources, tmp_path: Path) -> None:
     made = build("debian12", kernel, sources, tmp_path, prebuilt=prebuilt)
     assert list(made.glob("*.dsc")) and list(made.glob("*.changes")) and list(made.glob("*.buildinfo"))
-    (binary,) = made.glob("*.deb")
+    (binary,) = made.glob(f"e1000e-modules-{kernel}_*.deb")
     facts = read_deb(binary)
     package = f"e1000e-modules-{kernel}"
     assert facts.control["Package"] == package
@@ -203,7 +203,7 @@ def test_deb(prebuilt: bool, kernel: str, sources: Sources, tmp_path: Path) -> N
 
 FORMATS: list[tuple[PackageFormat, str, tuple[str, ...]]] = [
     ("rpm", "el9", ("SRPMS/*.rpm", "RPMS/*/*.rpm")),
-    ("deb", "debian12", ("*.deb", "*.dsc", "*.debian.tar.xz")),
+    ("deb", "debian12", ("*-modules-[0-9]*.deb", "*-modules-[!0-9]*.deb", "*.dsc", "*.debian.tar.xz")),
 ]
 
 
@@ -228,7 +228,7 @@ def test_same_bytes_in_another_folder_at_another_time_and_compiled_anew(
 def test_depmod_prefers_our_module_to_that_of_dkms(kernel: str, sources: Sources, tmp_path: Path) -> None:
     made = build("debian12", kernel, sources, tmp_path, prebuilt=True)
     root = tmp_path / "root"
-    subprocess.run(["dpkg-deb", "-x", *made.glob("*.deb"), root], check=True)
+    subprocess.run(["dpkg-deb", "-x", *made.glob(f"*-{kernel}_*.deb"), root], check=True)
     modules = root / "lib/modules" / kernel
     for other in ("updates/dkms", "kernel/drivers/misc"):
         (modules / other).mkdir(parents=True)

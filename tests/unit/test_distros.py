@@ -11,6 +11,7 @@ from pkgkmod.templates import Templates
 
 def test_which_are_known() -> None:
     assert set(known_distros()) >= {"debian12", "debian13", "el8", "el9", "el10"}
+    assert set(known_distros()) >= {"ubuntu2204", "ubuntu2404", "ubuntu2604"}
     assert set(known_distros()) >= {"fedora", "sle15sp6", "sle15sp7", "sles16", "leap", "tumbleweed"}
 
 

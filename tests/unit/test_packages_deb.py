@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,13 +11,18 @@ from hypothesis import strategies as st
 
 from pkgkmod.errors import ConfigError, InputError, PackageError
 from pkgkmod.formats.deb import Change, read_changelog, read_control, read_deb, write_changelog
+from pkgkmod.model.kernel import KernelOffer, PackageFile
+from pkgkmod.model.project import Project
 from pkgkmod.packages import deb
-from pkgkmod.packages.facts import Dependency
+from pkgkmod.packages.facts import Dependency, PackageFacts
 from tests.fixtures.packaging import GOLDEN, HOSTILE, check_golden, make_facts, make_job, make_project
 
 KERNELS = {
     "debian12": ("6.1.0-56-amd64", "6.1.0-56-cloud-amd64"),
     "debian13": ("6.12.117+deb13-amd64",),
+    "ubuntu2204": ("5.15.0-119-lowlatency", "6.8.0-40-generic"),
+    "ubuntu2404": ("6.8.0-45-generic", "6.8.0-1015-aws"),
+    "ubuntu2604": ("7.0.0-12-generic",),
 }
 
 
@@ -40,10 +47,10 @@ def test_every_golden_debian_is_understood(folder: Path) -> None:
     (change,) = read_changelog(folder / "changelog")
     assert source["Source"] == change.package
     assert source["Rules-Requires-Root"] == "no"
-    assert [b["Package"] for b in binaries] == [
-        f"{source['Source']}-{release}" for release in KERNELS[folder.parts[-3]]
-    ]
-    for binary in binaries:
+    kernels = [f"{source['Source']}-{release}" for release in KERNELS[folder.parts[-3]]]
+    names = [binary["Package"] for binary in binaries]
+    assert names[: len(kernels)] == kernels and len(set(names)) == len(names)
+    for binary in binaries[: len(kernels)]:
         for script in ("postinst", "postrm"):
             subprocess.run(["sh", "-n", folder / f"{binary['Package']}.{script}"], check=True)
     subprocess.run(["dpkg-parsechangelog", "-l", folder / "changelog"], check=True, stdout=subprocess.DEVNULL)
@@ -51,16 +58,115 @@ def test_every_golden_debian_is_understood(folder: Path) -> None:
 
 def test_what_the_control_file_says(tmp_path: Path) -> None:
     deb.write_debian(make_facts(make_job("debian12", KERNELS["debian12"])), tmp_path / "debian", None)
-    source, plain, cloud = read_control(tmp_path / "debian" / "control")
+    source, plain, cloud, *_ = read_control(tmp_path / "debian" / "control")
     assert source["Source"] == "e1000e-modules"
     assert "debhelper-compat (= 13)" in source["Build-Depends"]
-    assert "linux-headers-6.1.0-56-cloud-amd64 [amd64]" in source["Build-Depends"]
+    assert "linux-headers-6.1.0-56-cloud-amd64 [amd64]" in source["Build-Depends-Arch"]
     assert plain["Package"] == "e1000e-modules-6.1.0-56-amd64"
     assert "linux-image-6.1.0-56-amd64 | linux-image-6.1.0-56-amd64-unsigned" in plain["Depends"]
-    assert plain["Provides"].startswith("e1000e-modules")
+    assert plain["Provides"] == "e1000e-modules (= ${binary:Version}),\n e1000e-kmod (= ${binary:Version})"
     synopsis = "Driver of Intel's PCI Express gigabit Ethernet controllers"
     assert plain["Description"].startswith(f"{synopsis} (6.1.0-56-amd64)\n The e1000e")
     assert cloud["Description"].startswith(f"{synopsis}\n The e1000e"), "80 characters at most"
+
+
+# --- further kinds of packages ----------------------------------------------------------------------
+
+
+def make_kinds(distro: str = "debian12", releases: tuple[str, ...] = (), **tables: Any) -> PackageFacts:
+    """Return facts of a project with every kind of package."""
+    project = make_project().model_dump(exclude_none=True)
+    kinds = {"deb": {"dkms": True, "dbgsym": True}, "devel": {"enabled": True}, "firmware": {"version": "2.0_1"}}
+    job = make_job(distro, releases or KERNELS[distro], Project.model_validate({**project, **kinds, **tables}))
+    return replace(make_facts(job), firmware=("e1000e/fw.bin",))
+
+
+@pytest.mark.parametrize("distro", KERNELS)
+def test_golden_debian_with_every_kind_of_package(distro: str, tmp_path: Path) -> None:
+    deb.write_debian(make_kinds(distro), tmp_path / "debian", None)
+    check_golden(tmp_path, GOLDEN / distro / "kinds")
+
+
+def packages_of(facts: PackageFacts) -> dict[str, dict[str, str]]:
+    return {fields["Package"]: fields for fields in deb.control_paragraphs(facts)[1:]}
+
+
+def test_names_of_all_kinds() -> None:
+    made = packages_of(make_kinds())
+    assert {name: fields["Architecture"] for name, fields in made.items()} == {
+        "e1000e-modules-6.1.0-56-amd64": "amd64",
+        "e1000e-modules-6.1.0-56-cloud-amd64": "amd64",
+        "e1000e-modules-amd64": "amd64",
+        "e1000e-modules-cloud-amd64": "amd64",
+        "e1000e-dkms": "all",
+        "e1000e-modules-dev": "amd64",
+        "e1000e-firmware": "all",
+    }
+    assert "e1000e-firmware (>= 2.0.1-1~deb12)" in made["e1000e-modules-6.1.0-56-amd64"]["Depends"]
+    # Programs may depend on either.
+    assert made["e1000e-dkms"]["Provides"] == made["e1000e-modules-6.1.0-56-amd64"]["Provides"]
+
+
+def test_meta_packages_follow_the_newest_kernel_of_each_flavour_and_series() -> None:
+    releases = ("6.1.0-100-amd64", "6.1.0-99-amd64", "6.12.9+deb12-amd64", "6.12.10+deb12-amd64", "6.1.0-99-rt-amd64")
+    made = packages_of(make_kinds("debian12", releases))
+    metas = {name: fields for name, fields in made.items() if "Recommends" in fields}
+    assert {name: (fields["Depends"].split(" ")[0], fields["Recommends"]) for name, fields in metas.items()} == {
+        "e1000e-modules-amd64": ("e1000e-modules-6.1.0-100-amd64", "linux-image-amd64"),
+        "e1000e-modules-rt-amd64": ("e1000e-modules-6.1.0-99-rt-amd64", "linux-image-rt-amd64"),
+        "e1000e-modules-6.12-amd64": ("e1000e-modules-6.12.10+deb12-amd64", "linux-image-6.12-amd64"),
+    }
+    assert not [name for name in packages_of(make_kinds(deb={"meta": False})) if name.endswith("modules-amd64")]
+
+
+def test_meta_package_of_two_machines() -> None:
+    facts = make_kinds("debian12", ("6.1.0-56-generic", "6.1.0-57-generic"))
+    first, second = facts.job.kernels
+    job = replace(facts.job, kernels=(replace(first, arch="aarch64"), second))
+    made = packages_of(replace(facts, job=job))["e1000e-modules-generic"]
+    assert made["Architecture"] == "arm64 amd64"
+    assert "e1000e-modules-6.1.0-56-generic (= ${binary:Version}) [arm64]" in made["Depends"]
+    assert "e1000e-modules-6.1.0-57-generic (= ${binary:Version}) [amd64]" in made["Depends"]
+
+
+def test_a_kernel_is_held_back_only_where_its_version_is_known() -> None:
+    facts = make_kinds(deb={"hold_kernel": True})
+    assert "Breaks" not in packages_of(facts)["e1000e-modules-amd64"]
+    kernels = tuple(
+        replace(
+            kernel,
+            offer=KernelOffer(
+                kernel.release, kernel.arch, "apt", (PackageFile("linux-headers", "6.1.192-2", "http://a", "0", 1),)
+            ),
+        )
+        for kernel in facts.job.kernels
+    )
+    known = replace(facts, job=replace(facts.job, kernels=kernels))
+    assert packages_of(known)["e1000e-modules-amd64"]["Breaks"] == "linux-image-amd64 (>> 6.1.192-2)"
+    free = replace(known, job=replace(known.job, project=make_project()))
+    assert "Breaks" not in packages_of(free)["e1000e-modules-amd64"]
+
+
+def test_a_flavour_whose_meta_package_has_the_name_of_another_package() -> None:
+    with pytest.raises(PackageError, match="two packages would be called e1000e-modules-dev"):
+        deb.control_paragraphs(make_kinds("debian12", ("6.1.0-56-dev",)))
+
+
+def test_the_modules_are_for_hardware_and_the_packages_beside_them_are_not() -> None:
+    with_field = [name for name, fields in packages_of(make_kinds()).items() if "XB-Modaliases" in fields]
+    assert with_field == ["e1000e-modules-6.1.0-56-amd64", "e1000e-modules-6.1.0-56-cloud-amd64"]
+
+
+def test_dkms_conf_is_read_by_bash_as_it_is_meant(tmp_path: Path) -> None:
+    project = {**make_project(name="a+b._-c", version="1~rc1+git_2.x").model_dump(exclude_none=True)}
+    job = make_job("debian12", KERNELS["debian12"], Project.model_validate({**project, "deb": {"dkms": True}}))
+    deb.write_debian(make_facts(job, ("a_b", "c-d")), tmp_path / "debian", None)
+    (conf,) = (tmp_path / "debian").glob("*.dkms")
+    script = f'kernelver=6.1.0; . {conf}; echo "$PACKAGE_NAME $PACKAGE_VERSION ${{BUILT_MODULE_NAME[*]}} ${{MAKE[0]}}"'
+    said = subprocess.run(["bash", "-euc", "kernel_source_dir=/x; " + script], capture_output=True, text=True)
+    assert said.stderr == ""
+    expected = "make -f pkgkmod.mk modules KERNEL=6.1.0 KERNEL_TREE=/x"
+    assert said.stdout == f"a+b._-c 1~rc1+git_2.x a_b c-d {expected}\n"
 
 
 def test_changelog_says_where_the_sources_are_from(tmp_path: Path) -> None:
