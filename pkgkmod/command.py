@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import select
 import shutil
 import signal
@@ -41,6 +42,10 @@ class Command:
     """Seconds; None is no limit."""
     makes: bool = False
     """True if it is, or starts, a make that takes part in the common budget of jobs."""
+    user: str = ""
+    """Who runs it, where the caller is root; the caller if empty."""
+    isolates: bool = False
+    """True if it needs no sandbox: it isolates what it runs by itself, or runs nothing of the sources."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def run(command: Command, *, log: Path, progress: Progress, jobs: JobServer | No
         shared = jobs.descriptors
     tail: deque[str] = deque(maxlen=_TAIL)
     with log.open("ab") as sink, ownership(command.sandbox):
-        process = _start(argv, command.cwd, environment, shared)
+        process = _start(argv, command.cwd, environment, shared, command.user)
         assert process.stdout
         reader = threading.Thread(target=_pump, args=(process.stdout, sink, tail, progress), daemon=True)
         reader.start()
@@ -132,7 +137,10 @@ def _is_full(*folders: Path) -> bool:
     return any(shutil.disk_usage(folder).free < 1024 * 1024 for folder in folders)
 
 
-def _start(argv: list[str], cwd: Path, environment: dict[str, str], shared: tuple[int, ...]) -> subprocess.Popen[bytes]:
+def _start(
+    argv: list[str], cwd: Path, environment: dict[str, str], shared: tuple[int, ...], user: str
+) -> subprocess.Popen[bytes]:
+    who = pwd.getpwnam(user) if user else None
     if _stopping.is_set():
         raise Interrupted
     try:
@@ -146,6 +154,9 @@ def _start(argv: list[str], cwd: Path, environment: dict[str, str], shared: tupl
             start_new_session=True,
             pass_fds=shared,
             umask=0o022,  # what is made must not depend on who calls
+            user=who.pw_uid if who else None,
+            group=who.pw_gid if who else None,
+            extra_groups=() if who else None,
         )
     except FileNotFoundError:
         raise ToolError(f"the program '{argv[0]}' is not installed", hint=package_of_tool(argv[0])) from None

@@ -7,8 +7,8 @@ A plugin describes, the engine executes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -206,6 +206,17 @@ class Builder(Protocol):
 
     def deb_commands(self, recipe: Recipe, project: Project, places: Places) -> tuple[Command, ...]:
         """Return the commands that make source package and DEBs in places.folder."""
+
+
+@runtime_checkable
+class RootBuilder(Builder, Protocol):
+    """A builder that needs more than its commands: a root of the distribution, and a folder that others may enter."""
+
+    def at_work(self, unit: JobUnit, progress: Progress) -> AbstractContextManager[Path]:
+        """Fetch and make what the commands need; give the folder to build in, and remove it afterwards."""
+
+    def complaint(self, lines: Sequence[str]) -> PkgkmodError | None:
+        """Return the error that stands for what a command wrote, if it is known what that means."""
 
 
 class KernelSource(Protocol):

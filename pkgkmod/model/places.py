@@ -21,3 +21,5 @@ class Places:
     """Folder with finished modules in UNAME_R/; None compiles them in the package build."""
     source_only: bool = False
     jobs: int = 1
+    suite: str = ""
+    """Codename of the distribution's release (DEB)."""
