@@ -45,7 +45,7 @@ STAGE_SUMMARIES = {
     "generate_debian": "Write the debian folder and source archive of each DEB target.",
     "build_rpm": "Build source and binary RPMs.",
     "build_deb": "Build source and binary DEBs.",
-    "sign": "Sign the modules in finished RPMs, and the RPMs.",
+    "sign": "Sign the modules in finished packages, and the packages.",
     "build_iso": "Make a driver disk (ISO image) of the packages.",
 }
 # Stages whose commands do more than run them.

@@ -58,11 +58,12 @@ def _with_options(function: Any) -> Any:
 @command_options
 @click.pass_context
 def sign(ctx: click.Context, /, **given: Any) -> None:
-    """Sign the modules in finished RPMs, and the RPMs.
+    """Sign the modules in finished packages, and the packages.
 
     Without FILES, the packages of the project are built and signed with the keys in its table [signing]. With FILES
-    (RPMs, or folders of RPMs), these are signed and written to -o DIR; no project is needed. A package keeps its
-    name, version, dependencies and scripts; only modules, digests and signatures change.
+    (RPMs, DEBs, a .dsc or .changes with what it lists, or folders of these), they are signed and written to -o DIR;
+    no project is needed. A package keeps its name, version, dependencies and scripts; only modules, digests and
+    signatures change. Of Debian's packages, .dsc, .buildinfo and .changes are signed.
 
     A passphrase or PIN is read from the variable KBUILD_SIGN_PIN.
     """
@@ -94,7 +95,7 @@ def _check_options(mode: str, given: Mapping[str, Any]) -> None:
     if given["output"] and mode not in ("files", "import_signatures"):
         raise UsageError(
             "-o is where signed FILES go, and there are none to sign",
-            hint="name the RPMs to sign; the project's own are found with `pkgkmod status`",
+            hint="name the packages to sign; the project's own are found with `pkgkmod status`",
         )
     if given["hash"] and mode in ("import_signatures", "verify"):
         raise UsageError(f"--hash does not go with --{mode.replace('_', '-')}", hint="the signatures have their own")
@@ -130,7 +131,7 @@ def _stage(invocation: Invocation, given: Mapping[str, Any]) -> None:
     if not invocation.load().project.signing.is_on:
         raise UsageError(
             "the project has no key to sign with",
-            hint="set module_key and module_certificate, or package_key, in [signing]; or name the RPMs to sign",
+            hint="set module_key and module_certificate, or package_key, in [signing]; or name the packages to sign",
         )
     run_stages(invocation, ("sign",), given, force=("sign",) if given["force"] else ())
 

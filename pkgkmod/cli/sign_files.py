@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,21 +18,23 @@ from pkgkmod.cli.report import count, human_size
 from pkgkmod.cli.sign_command import key_settings, make_folder
 from pkgkmod.command import Command, Completed, run
 from pkgkmod.errors import InputError, UsageError, did_you_mean
-from pkgkmod.formats.rpmpackage import read_package
-from pkgkmod.media.rhdd3 import find_rpms
 from pkgkmod.model.fields import HashName
 from pkgkmod.model.packaging import Signing
 from pkgkmod.progress import JsonLines, Progress, escape_controls
 from pkgkmod.signing import detached
 from pkgkmod.signing.packages import (
     Signatures,
+    find_packages,
+    is_rpm,
+    module_paths,
     modules_to_sign,
     settled,
     sign_set,
-    verify_rpms,
+    verify_files,
+    verify_packages,
     wanted_signatures,
 )
-from pkgkmod.signing.rpmsign import export_public_key, find_package_key, keyring, verify_signatures
+from pkgkmod.signing.rpmsign import export_public_key, find_package_key, keyring
 from pkgkmod.workspace import Workspace
 
 _HASHES = tuple(name for name in get_args(HashName) if name)
@@ -70,9 +73,9 @@ def export_hashes(invocation: Invocation, given: Mapping[str, Any]) -> None:
     hash = _hash(given)
     with _session(invocation) as session:
         sources = _sources(invocation, given)
-        _need_modules(sources)
+        _need_modules(sources, session)
         if given["dry_run"]:
-            _show(sources, f"would hand out to {folder}")
+            _show(sources, session, f"would hand out to {folder}")
             return
         with session.progress.step(f"digests of {count(len(sources), 'package')}"):
             number = detached.export(
@@ -87,7 +90,7 @@ def export_hashes(invocation: Invocation, given: Mapping[str, Any]) -> None:
 def verify(invocation: Invocation, given: Mapping[str, Any]) -> None:
     """Tell whether packages are signed; an error lists all that are not."""
     with _session(invocation) as session:
-        sources = _sources(invocation, given, stage="sign")
+        sources = _sources(invocation, given, "sign")
         certificate, public_key = given["certificate"], given["public_key"]
         signer = public_key
         if not certificate and not public_key:
@@ -101,14 +104,14 @@ def verify(invocation: Invocation, given: Mapping[str, Any]) -> None:
             raise UsageError("verify with what?", hint="give --certificate for modules, --public-key for packages")
         said = []
         if certificate:
-            _need_modules(sources)
+            _need_modules(sources, session)
             with session.progress.step("verifying modules"):
-                number = verify_rpms(sources, Path(certificate).expanduser(), session.run)
+                number = verify_packages(sources, Path(certificate).expanduser(), session.run)
             said.append(f"{count(number, 'module')} signed with {certificate}")
         if public_key:
             with session.progress.step("verifying packages"):
-                verify_signatures(sources, Path(public_key), session.scratch, session.run)
-            said.append(f"{count(len(sources), 'package')} signed with {signer}")
+                verify_files(sources, Path(public_key), session.scratch, session.run)
+            said.append(f"{_counted(sources)} signed with {signer}")
     if invocation.json_lines:
         JsonLines().event("verified", files=[str(source) for source in sources])
     else:
@@ -167,23 +170,27 @@ def _checked(settings: Mapping[str, Any]) -> Signing:
         raise UsageError(words, hint="`pkgkmod sign --help` lists the options") from None
 
 
-def _sources(invocation: Invocation, given: Mapping[str, Any], stage: str = "build_rpm") -> tuple[Path, ...]:
+def _sources(invocation: Invocation, given: Mapping[str, Any], *stages: str) -> tuple[Path, ...]:
     """Return the packages that are named, or else those of the project: the newest of each target and kernel."""
     if given["files"]:
-        return find_rpms(given["files"])
+        return find_packages(given["files"])
     workspace = Workspace(invocation.load().folder)
-    keys = dict.fromkeys((made.target, made.kernel) for made in workspace.all() if made.stage == stage)
-    found = [result for key in keys if (result := workspace.newest(stage, *key)) and result.state == "ok"]
+    stages = stages or ("build_rpm", "build_deb")
+    keys = dict.fromkeys((made.stage, made.target, made.kernel) for made in workspace.all() if made.stage in stages)
+    found = [result for key in keys if (result := workspace.newest(*key)) and result.state == "ok"]
     found = [result for result in found if not given["target"] or result.target in given["target"]]
     wanted = given["kernel"]
     found = [result for result in found if not wanted or any(fnmatchcase(result.kernel, one) for one in wanted)]
     if not found:
-        raise UsageError(f"the project has no results of {stage} here", hint=f"run `pkgkmod {stage}`, or name the RPMs")
+        names = " or ".join(stages)
+        raise UsageError(
+            f"the project has no results of {names} here", hint=f"run `pkgkmod {stages[0]}`, or name the packages"
+        )
     return tuple(result.folder / package["file"] for result in found for package in result.artifact["packages"])
 
 
-def _need_modules(sources: Sequence[Path]) -> None:
-    if not any(read_package(source).modules for source in sources):
+def _need_modules(sources: Sequence[Path], session: _Session) -> None:
+    if not any(module_paths(source, session.run) for source in sources):
         raise InputError(
             f"there is no kernel module in {count(len(sources), 'package')}",
             details="\n".join(source.name for source in sources),
@@ -191,25 +198,22 @@ def _need_modules(sources: Sequence[Path]) -> None:
         )
 
 
-def _show(sources: Sequence[Path], what: str) -> None:
+def _show(sources: Sequence[Path], session: _Session, what: str) -> None:
     for source in sources:
-        modules = read_package(source).modules
+        modules = module_paths(source, session.run)
         click.echo(escape_controls(f"{what}: {source.name}, {count(len(modules), 'module')}"))
 
 
 def _deliver(session: _Session, given: Mapping[str, Any], wanted: Signatures, invocation: Invocation) -> None:
     """Sign packages aside, and put them where they were asked for once all of them are verified."""
-    sources, output = _sources(invocation, given), given["output"]
+    sources, output = _distinct(_sources(invocation, given)), given["output"]
     if output is None:
         raise UsageError("where to put the signed packages?", hint="give a folder: -o DIR")
     targets = [output / source.name for source in sources]
-    if len(set(targets)) != len(targets):
-        twice = next(path.name for path in targets if targets.count(path) > 1)
-        raise InputError(f"two packages are called {twice}", hint="give each package once")
     if wanted.sign:
-        _need_modules(sources)
+        _need_modules(sources, session)
     if given["dry_run"]:
-        _show(sources, "would sign")
+        _show(sources, session, "would sign")
         return
     if not given["force"] and (there := [path for path in targets if path.exists()]):
         raise UsageError(
@@ -218,7 +222,7 @@ def _deliver(session: _Session, given: Mapping[str, Any], wanted: Signatures, in
         )
     make_folder(output)
     with tempfile.TemporaryDirectory(prefix=".pkgkmod-sign-", dir=output) as aside:
-        with session.progress.step(f"signing {count(len(sources), 'package')}"):
+        with session.progress.step(f"signing {_counted(sources)}"):
             number = sign_set(
                 sources, Path(aside), wanted, scratch=session.scratch, run=session.run, progress=session.progress
             )
@@ -227,10 +231,24 @@ def _deliver(session: _Session, given: Mapping[str, Any], wanted: Signatures, in
     _tell(targets, number, invocation)
 
 
+def _counted(files: Sequence[Path]) -> str:
+    """Say how many packages there are; a set of Debian's has other files, too."""
+    return count(len(files), "package" if all(is_rpm(file) for file in files) else "file")
+
+
+def _distinct(sources: Sequence[Path]) -> tuple[Path, ...]:
+    """Return each file once: several source packages of Debian's may share an archive of upstream's."""
+    found: dict[str, Path] = {}
+    for source in sources:
+        if not filecmp.cmp(found.setdefault(source.name, source), source, shallow=False):
+            raise InputError(f"two packages are called {source.name}", hint="give each package once")
+    return tuple(found.values())
+
+
 def _tell(targets: Sequence[Path], modules: int, invocation: Invocation) -> None:
     if invocation.json_lines:
         JsonLines().event("signed", files=[str(target) for target in targets], modules=modules)
         return
     for target in targets:
         click.echo(escape_controls(f"{target}  {human_size(target.stat().st_size)}"))
-    click.echo(f"{count(len(targets), 'package')}, {count(modules, 'module')} signed and verified")
+    click.echo(f"{_counted(targets)}, {count(modules, 'module')} signed and verified")

@@ -133,7 +133,7 @@ class Disk(Section):
 
 
 class Signing(Section):
-    """Signatures of modules, for Secure Boot, and of RPMs. Paths begin at the project file.
+    """Signatures of modules, for Secure Boot, and of packages. Paths begin at the project file.
 
     Modules are signed when their packages are finished: the packages are made anew with the signed modules, and with
     everything else as it was. A module that is not signed afterwards is an error.
@@ -158,7 +158,8 @@ class Signing(Section):
         description="Digest that is signed; if empty, the kernel's own (CONFIG_MODULE_SIG_HASH), or else sha256.",
     )
     package_key: Line | None = Field(
-        None, description="GPG key that signs the packages: fingerprint, key id, or a part of the user id."
+        None, description="GPG key that signs the packages (RPMs; of DEBs, .dsc, .buildinfo and .changes): fingerprint, key "
+        "id, or a part of the user id."
     )
     gpg_home: Line | None = Field(
         None, description="Folder of the GPG keyring that has this key; the user's own, ~/.gnupg, if not set."

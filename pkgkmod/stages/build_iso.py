@@ -29,7 +29,7 @@ class BuildIso:
 
     def consumes(self, project: Project) -> tuple[str, ...]:
         """Return what goes on the disk: the signed packages, where there are such."""
-        return ("signed_set.rpm" if project.signing.is_on else "package_set.rpm",)
+        return ("signed_set" if project.signing.is_on else "package_set.rpm",)
 
     def applies(self, unit: ProjectUnit) -> bool:
         """Only where an installer reads such a disk, and where there will be binary packages."""

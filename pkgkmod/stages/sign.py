@@ -1,4 +1,4 @@
-"""sign: the RPMs of one job with signed modules, and signed themselves."""
+"""sign: the packages of one job with signed modules, and signed themselves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pkgkmod.data.distros import find_distro
 from pkgkmod.errors import SigningError
 from pkgkmod.kernels.provide import repair_kernel
 from pkgkmod.model.artifacts import PackageSet, SignedSet
@@ -22,23 +23,24 @@ from pkgkmod.signing.rpmsign import keyring
 
 
 class Sign:
-    """Make finished RPMs anew with signed modules, sign the packages, and verify all of it."""
+    """Make finished packages anew with signed modules, sign the packages, and verify all of it."""
 
     name = "sign"
     version = 1
-    summary = "Sign the modules in finished RPMs, and the RPMs."
+    summary = "Sign the modules in finished packages, and the packages."
     scope: Literal["job"] = "job"
-    produces = "signed_set.rpm"
+    produces = "signed_set"
     in_build = True
     options = ()
 
     def consumes(self, project: Project) -> tuple[str, ...]:
-        """Return the packages as they were built."""
-        return ("package_set.rpm",)
+        """Return the packages as they were built, of the formats that the targets have."""
+        formats = {find_distro(target.distro).format for target in project.target} or {"deb", "rpm"}
+        return tuple(f"package_set.{format}" for format in sorted(formats))
 
     def applies(self, unit: JobUnit) -> bool:
-        """Only for RPMs, and where the project has a key."""
-        return unit.job.distro.format == "rpm" and unit.project.signing.is_on
+        """Only where the project has a key."""
+        return unit.project.signing.is_on
 
     def on_edit(self, project: Project) -> None:
         """What was signed is not edited by hand."""
@@ -59,12 +61,13 @@ class Sign:
         if signing.package_key:
             home = keyring(signing.gpg_home, base)
             found["package key"] = [signing.package_key, *(_stamp_of(path) for path in sorted(home.glob("pubring.*x")))]
-            found["rpmsign"] = [tool_stamp(tool, needed_for="signing packages") for tool in ("rpmsign", "gpg")]
+            tools = {"rpm": ("rpmsign", "gpg"), "deb": ("gpg", "gpgv")}[unit.job.distro.format]
+            found["package tools"] = [tool_stamp(tool, needed_for="signing packages") for tool in tools]
         return found
 
     def run(self, work: Work[Any]) -> SignedSet:
         """Sign the modules, then the packages; nothing is kept unless all of it verifies."""
-        made = work.one("package_set.rpm")
+        made = work.one(f"package_set.{work.unit.job.distro.format}")
         packages = made.load(PackageSet)
         signing = work.unit.project.signing
         hash_of = _hashes(work, work.unit.job) if signing.module_key else _no_hash

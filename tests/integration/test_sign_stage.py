@@ -227,19 +227,22 @@ def test_settings_that_are_not_whole_are_refused(text: str, said: str, tmp_path:
     assert said in caught.value.brief
 
 
-def test_only_rpms_are_signed_and_only_where_there_is_a_key() -> None:
+def test_packages_are_signed_only_where_there_is_a_key() -> None:
     without, stage = make_project(), Sign()
     keys = {"module_key": "k", "module_certificate": "c"}
     with_key = Project.model_validate({**without.model_dump(exclude_none=True), "signing": keys})
     for distro, project, applies in (
         ("el9", without, False),
         ("el9", with_key, True),
-        ("debian12", with_key, False),
+        ("debian12", without, False),
+        ("debian12", with_key, True),
     ):
         job = make_job(distro, ("6.1.0-1-amd64",), project)
         assert stage.applies(JobUnit(job.project, Path("/"), job)) is applies
     assert BuildIso().consumes(without) == ("package_set.rpm",)
-    assert BuildIso().consumes(with_key) == ("signed_set.rpm",) == (stage.produces,)
+    assert BuildIso().consumes(with_key) == ("signed_set",) == (stage.produces,)
+    assert stage.consumes(make_job("el9", ("6.1.0-1-amd64",)).project) == ("package_set.rpm",)
+    assert stage.consumes(make_job("debian12", ("6.1.0-1-amd64",)).project) == ("package_set.deb",)
 
 
 # ---- packages from elsewhere, and no project

@@ -1,0 +1,342 @@
+"""Debian package files, taken apart and put together again with other modules, and nothing else changed.
+
+A package is an ar archive of `debian-binary`, a control archive and a data archive, each a tar file that may be
+compressed (deb(5)). Packing and unpacking is left to the programs that everybody has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import IO
+
+from pkgkmod.command import Command, Completed
+from pkgkmod.errors import DiskFullError, InputError, PackageError
+from pkgkmod.formats.debarchive import Archive, MalformedError, content_of, copy_archive, read_archive
+from pkgkmod.programs import find_tool
+
+Run = Callable[[Command], Completed]
+Replace = Callable[[str, bytes], bytes]
+"""Is given path and content of a module, and returns what takes its place."""
+
+ENDINGS = (".deb", ".ddeb", ".udeb")
+"""How the files of Debian's binary packages end."""
+
+_AR = b"!<arch>\n"
+_HEAD = re.compile(rb"(?P<name>[!-~]{1,16}) *(?P<facts>[0-9 ]{32})(?P<size>[0-9]{1,10}) *`\n")
+_HEAD_LENGTH = 60
+_SIZE = slice(48, 58)
+_MOST_MEMBERS = 32
+_LARGEST_CONTROL, _LARGEST_DATA = 64 << 20, 8 << 30
+"""Bytes of the archives, unpacked."""
+# What dpkg-deb makes; it can still read bzip2 and lzma, which it does not make any more (dpkg-deb(1), -Z).
+_UNPACK = {
+    "": (),
+    ".gz": ("gzip", "-q", "-d"),
+    ".xz": ("xz", "-q", "-d", "--memlimit=256MiB"),
+    ".zst": ("zstd", "-q", "-d", "--rm", "--memory=256MB"),
+}
+_SIGNATURE = "_gpg"
+"""Beginning of the names of members with signatures (debsigs)."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    head: bytes
+    content: int
+    size: int
+
+    @property
+    def compression(self) -> str:
+        return self.name.partition(".tar")[2]
+
+
+@dataclass(frozen=True)
+class DebPackage:
+    """A package file, with its archives unpacked."""
+
+    path: Path
+    members: tuple[_Member, ...]
+    control: Path
+    data: Path
+
+    @cached_property
+    def files(self) -> Archive:
+        """What the data archive holds."""
+        with self.data.open("rb") as file:
+            return read_archive(file)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Paths of the kernel modules."""
+        return tuple(self.files.modules.values())
+
+    @property
+    def is_signed(self) -> bool:
+        """Tell whether it has signatures in it, right or wrong; hardly any package has."""
+        return any(member.name.startswith(_SIGNATURE) for member in self.members)
+
+
+@contextmanager
+def open_package(path: Path, run: Run, folder: Path | None = None) -> Iterator[DebPackage]:
+    """Open a package, unpacked below `folder`; raise InputError if it is none, or is damaged."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".repackage-") as place, _explained(path):
+        with _opened(path) as file:
+            members = tuple(_members(file))
+            control, data = _archives(members)
+            unpacked = _unpack(file, control, _LARGEST_CONTROL, Path(place), run)
+            package = DebPackage(path, members, unpacked, _unpack(file, data, _LARGEST_DATA, Path(place), run))
+        _ = package.modules  # what is wrong with them is said here
+        yield package
+
+
+def visit_modules(package: DebPackage, visit: Callable[[str, bytes], object]) -> None:
+    """Call `visit` with path and content of each module; of hard links, with the first name only."""
+    with package.data.open("rb") as file:
+        for place, path in package.files.modules.items():
+            visit(path, content_of(file, package.files.entries[place]))
+
+
+def repackage(package: DebPackage, destination: Path, replace: Replace, run: Run) -> None:
+    """Write the package anew, with what `replace` returns for each module, and their digests and size in its control.
+
+    Everything else is as it was. A package in which nothing changes is copied. Raise InputError if the package is
+    damaged; nothing is at `destination` then that was not there before.
+    """
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".repackage-") as place, _explained(package.path):
+        folder, whole = Path(place), Path(place, "package")
+        digests, grown = _with_modules(package, folder / "data.tar", replace)
+        if digests:
+            _with_digests(package, folder / "control.tar", digests, grown)
+            _assemble(package, folder, whole, run)
+        else:
+            shutil.copyfile(package.path, whole)
+        whole.chmod(0o644)
+        whole.replace(destination)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MalformedError as error:
+        raise InputError(
+            f"{path} cannot be read as a Debian package", details=str(error), hint="fetch or build it again"
+        ) from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as a Debian package", details=error.strerror or str(error)) from None
+
+
+def _members(file: IO[bytes]) -> Iterator[_Member]:
+    size = os.fstat(file.fileno()).st_size
+    if file.read(len(_AR)) != _AR:
+        raise MalformedError("it does not begin as a package does")
+    for _ in range(_MOST_MEMBERS):
+        head = file.read(_HEAD_LENGTH)
+        if not head:
+            return
+        found = _HEAD.fullmatch(head)
+        if not found or file.tell() + int(found["size"]) > size:
+            raise MalformedError("it is cut off, or one of its members is no member of an ar archive")
+        # ar may end names with a slash, and dpkg takes that.
+        name = found["name"].decode("ascii").removesuffix("/")
+        member = _Member(name, head, file.tell(), int(found["size"]))
+        yield member
+        file.seek(member.size + member.size % 2, 1)
+    raise MalformedError(f"it has more than {_MOST_MEMBERS} members")
+
+
+def _archives(members: tuple[_Member, ...]) -> tuple[_Member, _Member]:
+    """Return the control and data archives."""
+    names = [member.name for member in members]
+    if not names or names[0] != "debian-binary" or len(set(names)) != len(names):
+        raise MalformedError("its first member is not debian-binary, or one of its members is there twice")
+    found = {
+        kind: [member for member in members if member.name.partition(".tar")[0] == kind] for kind in ("control", "data")
+    }
+    for kind, ones in found.items():
+        if len(ones) != 1 or ".tar" not in ones[0].name or ones[0].compression not in _UNPACK:
+            raise MalformedError(f"it has no {kind} archive, or one that is packed in an unknown way")
+    return found["control"][0], found["data"][0]
+
+
+def _unpack(file: IO[bytes], member: _Member, most: int, folder: Path, run: Run) -> Path:
+    packed = folder / member.name
+    file.seek(member.content)
+    with packed.open("wb") as output:
+        _copy(file, output, member.size)
+    if argv := _UNPACK[member.compression]:
+        for tool in ("prlimit", argv[0]):
+            find_tool(tool, needed_for="Debian packages")
+        done = run(Command(("prlimit", f"--fsize={most}", *argv, packed.name), folder))
+        if not done.ok:
+            said = "\n".join(done.tail[-3:]) or f"damaged, or larger than {most >> 20} MiB"
+            raise MalformedError(f"{member.name} cannot be unpacked: {said}")
+    unpacked = folder / member.name.removesuffix(member.compression)
+    if not unpacked.is_file():
+        raise MalformedError(f"{member.name} cannot be unpacked")
+    return unpacked
+
+
+def _with_modules(package: DebPackage, new: Path, replace: Replace) -> tuple[dict[str, tuple[str, str]], int]:
+    """Write the data archive; return old and new MD5 by path of what changed, and by how many KiB it all grew."""
+    archive, names, modules = package.files, package.files.names, package.files.modules
+    changed: dict[str, tuple[str, str]] = {}
+    grown = 0
+
+    def exchange(place: int, content: bytes) -> bytes:
+        nonlocal grown
+        made = replace(modules[place], content)
+        if made != content:
+            changed.update(dict.fromkeys(names[place], (_md5(content), _md5(made))))
+            # As dpkg-gencontrol counts: each file takes whole KiB.
+            grown += -(-len(made) // 1024) - -(-len(content) // 1024)
+        return made
+
+    actions = {place: partial(exchange, place) for place in modules}
+    with package.data.open("rb") as source, new.open("wb") as output:
+        copy_archive(source, archive, output, actions)
+    return changed, grown
+
+
+def _with_digests(package: DebPackage, new: Path, digests: Mapping[str, tuple[str, str]], grown: int) -> None:
+    """Write the control archive, with the MD5 sums of the modules that changed, and the size of all."""
+    with package.control.open("rb") as source, new.open("wb") as output:
+        archive = read_archive(source)
+        edits: dict[str, Callable[[bytes], bytes]] = {
+            "/md5sums": lambda text: _edited_md5sums(text, digests),
+            "/control": lambda text: _edited_size(text, grown),
+        }
+        places = {archive.place(path): edit for path, edit in edits.items()}
+        if archive.place("/control") is None:
+            raise MalformedError("it has no control file")
+        copy_archive(source, archive, output, {place: edit for place, edit in places.items() if place is not None})
+
+
+def _edited_md5sums(text: bytes, digests: Mapping[str, tuple[str, str]]) -> bytes:
+    lines = text.split(b"\n")
+    for number, line in enumerate(lines):
+        digest, _, name = line.partition(b"  ")
+        path = "/" + _unescaped(digest, name).decode("utf-8", "surrogateescape").removeprefix("./")
+        if path not in digests:
+            continue
+        before, after = digests[path]
+        if digest.lstrip(b"\\").decode("ascii", "replace") != before:
+            raise MalformedError(f"it is damaged: the MD5 sum of {path} is another")
+        lines[number] = line.replace(before.encode(), after.encode(), 1)
+    return b"\n".join(lines)
+
+
+def _unescaped(digest: bytes, name: bytes) -> bytes:
+    """Return a name as it is; md5sum marks lines with escapes by a backslash in front (coreutils' manual)."""
+    if not digest.startswith(b"\\"):
+        return name
+    return re.sub(rb"\\([\\nr])", lambda found: {b"n": b"\n", b"r": b"\r"}.get(found[1], b"\\"), name)
+
+
+def _edited_size(text: bytes, grown: int) -> bytes:
+    def edit(found: re.Match[bytes]) -> bytes:
+        return found[1] + b"%d" % max(int(found[2]) + grown, 0)
+
+    return re.sub(rb"(?im)^(Installed-Size:[ \t]*)([0-9]{1,18})(?=[ \t]*$)", edit, text, count=1)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _assemble(package: DebPackage, folder: Path, whole: Path, run: Run) -> None:
+    """Write the package of the archives in `folder`, packed as they were; signatures in it are left out."""
+    control, data = _archives(package.members)
+    with package.path.open("rb") as file, whole.open("wb") as output:
+        output.write(_AR)
+        for member in package.members:
+            if member.name.startswith(_SIGNATURE):
+                continue
+            file.seek(member.content)
+            if member in (control, data):
+                packed = _pack(folder / member.name.removesuffix(member.compression), member, file.read(64), run)
+                size = packed.stat().st_size
+                if size >= 10**10:
+                    raise InputError(f"{package.path} would grow beyond what ar holds", hint="leave some files out")
+                output.write(member.head[: _SIZE.start] + b"%-10d" % size + member.head[_SIZE.stop :])
+                with packed.open("rb") as new:
+                    _copy(new, output, size)
+            else:
+                size = member.size
+                output.write(member.head)
+                _copy(file, output, size)
+            output.write(b"\n" * (size % 2))
+
+
+def _pack(plain: Path, member: _Member, begin: bytes, run: Run) -> Path:
+    """Compress an archive as the one was whose first bytes are given."""
+    if not member.compression:
+        return plain
+    argv = _PACKERS[member.compression](begin)
+    done = run(Command((*argv, plain.name), plain.parent))
+    packed = plain.with_name(member.name)
+    if not done.ok or not packed.is_file():
+        raise PackageError(f"{member.name} cannot be packed again", details="\n".join(done.tail[-3:]), log=done.log)
+    return packed
+
+
+def _gzip(begin: bytes) -> tuple[str, ...]:
+    # RFC 1952, XFL: 2 is the best compression, 4 the quickest.
+    return "gzip", "-q", "-n", {2: "-9", 4: "-1"}.get(begin[8], "-6")
+
+
+def _xz(begin: bytes) -> tuple[str, ...]:
+    """Return the xz that packs as before: its check, and the level by the size of its dictionary (.xz format, 3.1)."""
+    check = {0: "none", 1: "crc32", 4: "crc64", 10: "sha256"}.get(begin[7], "crc64")
+    place = 14
+    for bit in (0x40, 0x80):  # sizes that xz wrote with threads; seven bits to a byte
+        if begin[13] & bit:
+            place += next((n for n, byte in enumerate(begin[place:], 1) if byte < 0x80), 0)
+    bits = begin[place + 2] if begin[place : place + 2] == b"\x21\x01" else 0
+    # xz(1): dictionaries of the presets; of two with the same one, the higher, as dpkg-deb's own 6.
+    level = {12: 0, 16: 1, 18: 2, 20: 4, 22: 6, 24: 7, 26: 8, 28: 9}.get(bits, 6)
+    # One thread: xz 5.6 makes other bytes with several.
+    return "xz", "-q", f"-{level}", f"--check={check}", "--threads=1"
+
+
+def _zstd(begin: bytes) -> tuple[str, ...]:
+    """Return the zstd that packs as before: its check, and the level by the window (RFC 8878, 3.1.1.1)."""
+    check = "--check" if begin[4] & 0x04 else "--no-check"
+    # Without a window the archive is small, and the level that Ubuntu takes costs nothing.
+    window = 23 if begin[4] & 0x20 else 10 + (begin[5] >> 3)
+    level = ("-3",) if window < 22 else ("-12",) if window == 22 else ("-19",) if window < 25 else ("--ultra", "-22")
+    return "zstd", "-q", *level, "--single-thread", check, "--rm"
+
+
+_PACKERS: Mapping[str, Callable[[bytes], tuple[str, ...]]] = {
+    ".gz": _gzip,
+    ".xz": _xz,
+    ".zst": _zstd,
+}
+
+
+def _copy(source: IO[bytes], output: IO[bytes], size: int) -> None:
+    while size:
+        data = source.read(min(size, 1 << 20))
+        if not data:
+            raise MalformedError("it is cut off")
+        try:
+            output.write(data)
+        except OSError as error:
+            raise DiskFullError("the package cannot be written", details=str(error), hint="free some space") from None
+        size -= len(data)
