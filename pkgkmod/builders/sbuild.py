@@ -19,6 +19,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ _ROOT = "root.tar.zst"
 _ENTRY = "entry.json"
 _HEADERS = "headers"
 _WORK = "work"
+_PREFIX = "pkgkmod-sbuild-"
 _CONFIG = "sbuild.conf"
 _TIME_LIMIT = 3600  # seconds, for a slow mirror
 _SUB_IDS = 65536  # a root has ids up to 65534, `nobody` and `nogroup`
@@ -99,9 +101,9 @@ class SbuildBuilder:
     def lay_out(self, recipe: Recipe, recipe_folder: Path, places: Places) -> None:
         """Copy a recipe's files to where the commands look for them."""
         LocalBuilder().lay_out(recipe, recipe_folder, places)
-        # Roots are unpacked where the build's other files are, and so are removed with them. It is a Perl program.
-        # sbuild's own place is /tmp.
-        text = f"$unshare_tmpdir_template = '{places.folder}/root.XXXXXXXXXX';\n1;\n"
+        # A Perl program. Roots are unpacked where the build's other files are, and so are removed with them, not in
+        # /tmp; the log has paths as they are, without <<PKGBUILDDIR>>.
+        text = f"$unshare_tmpdir_template = '{places.folder}/root.XXXXXXXXXX';\n$log_filter = 0;\n1;\n"
         (places.folder / _CONFIG).write_text(text, encoding="utf-8")
         if os.geteuid() == 0:
             owner = places.folder.stat()
@@ -246,23 +248,45 @@ def _open_folder(user: pwd.struct_passwd) -> Iterator[Path]:
     place = Path(os.environ.get("TMPDIR") or "/var/tmp").resolve()
     if any(not parent.stat().st_mode & stat.S_IXOTH for parent in (place, *place.parents)):
         place = Path("/var/tmp")  # the sub-uids could not get there
-    folder = Path(tempfile.mkdtemp(prefix="pkgkmod-sbuild-", dir=place))
+    for old in place.glob(f"{_PREFIX}*"):
+        _remove_leftover(old)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
     work = folder / _WORK
+    in_use = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        fcntl.flock(in_use, fcntl.LOCK_EX)
         folder.chmod(0o711)
         work.mkdir()
         work.chmod(0o755)
         if os.geteuid() == 0:
             os.chown(work, user.pw_uid, user.pw_gid)
-        yield work.parent
+        yield folder
     finally:
+        os.close(in_use)
+        _remove(folder)
+
+
+def _remove_leftover(folder: Path) -> None:
+    """Remove a folder of a run that was killed: it is ours, nobody holds it, and it was not made just now."""
+    with contextlib.suppress(OSError):
+        in_use = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            facts = os.fstat(in_use)
+            fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if facts.st_uid == os.geteuid() and facts.st_mtime < time.time() - 60:
+                _remove(folder)
+        finally:
+            os.close(in_use)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        # A build that was killed left files of sub-uids, which only their namespace may remove.
+        argv = ("mmdebstrap", "--unshare-helper", "rm", "-rf", str(folder / _WORK))
+        with tempfile.NamedTemporaryFile() as log, contextlib.suppress(PkgkmodError):
+            run(Command(argv, Path("/"), time_limit=_TIME_LIMIT), log=Path(log.name), progress=Progress())
         shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            # A build that was killed left files of sub-uids, which only their namespace may remove.
-            argv = ("mmdebstrap", "--unshare-helper", "rm", "-rf", str(work))
-            with tempfile.NamedTemporaryFile() as log, contextlib.suppress(PkgkmodError):
-                run(Command(argv, Path("/"), time_limit=_TIME_LIMIT), log=Path(log.name), progress=Progress())
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put(source: Path, destination: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -219,6 +222,41 @@ def test_a_root_that_was_changed_is_made_anew(tmp_path: Path, monkeypatch: pytes
     assert sorted(folder for folder, _ in pruned) == sorted((archive.parent, other.parent))
     assert [size for _, size in pruned] == [6, 6]
     assert not archive.exists()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that everybody may pass through, as those of pytest are not."""
+    folder = Path(tempfile.mkdtemp(prefix="pkgkmod-test-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_what_a_killed_run_left_is_removed(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(open_folder))
+    for name in ("pkgkmod-sbuild-old", "pkgkmod-sbuild-new", "elsewhere"):
+        (open_folder / name / "work").mkdir(parents=True)
+    (open_folder / "pkgkmod-sbuild-link").symlink_to("elsewhere")
+    os.utime(open_folder / "pkgkmod-sbuild-old", (0, 0))
+    os.utime(open_folder / "elsewhere", (0, 0))
+    user = pwd.getpwuid(os.geteuid())
+    kept = {"elsewhere", "pkgkmod-sbuild-new", "pkgkmod-sbuild-link"}
+    with sbuild._open_folder(user) as first:
+        os.utime(first, (0, 0))
+        with sbuild._open_folder(user) as second:
+            assert {path.name for path in open_folder.iterdir()} == {*kept, first.name, second.name}
+    assert {path.name for path in open_folder.iterdir()} == kept
+    assert (open_folder / "elsewhere/work").is_dir()
+
+
+def test_a_closed_place_for_temporary_files_is_not_taken(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_folder.chmod(0o700)
+    monkeypatch.setenv("TMPDIR", str(open_folder))
+    with sbuild._open_folder(pwd.getpwuid(os.geteuid())) as folder:
+        assert folder.parent == Path("/var/tmp")
+        assert folder.stat().st_mode & 0o777 == 0o711
+    assert not folder.exists()
 
 
 def test_a_root_that_cannot_be_made_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
