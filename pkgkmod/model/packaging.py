@@ -158,8 +158,9 @@ class Signing(Section):
         description="Digest that is signed; if empty, the kernel's own (CONFIG_MODULE_SIG_HASH), or else sha256.",
     )
     package_key: Line | None = Field(
-        None, description="GPG key that signs the packages (RPMs; of DEBs, .dsc, .buildinfo and .changes): fingerprint, key "
-        "id, or a part of the user id."
+        None,
+        description="GPG key that signs the packages (RPMs; of DEBs, .dsc, .buildinfo and .changes): fingerprint, key "
+        "id, or a part of the user id.",
     )
     gpg_home: Line | None = Field(
         None, description="Folder of the GPG keyring that has this key; the user's own, ~/.gnupg, if not set."
