@@ -42,7 +42,7 @@ from tests.fixtures.otherroots import run_in, trixie
 from tests.fixtures.rpmrepo import build_rpm, publish
 
 RELEASE = "5.14.0-427.13.1.el9_4.x86_64"
-EXTRA = f"lib/modules/{RELEASE}/extra/farm"
+EXTRA = f"lib/modules/{RELEASE}/extra/foreign"
 SPEC = rf"""Name: kmod-farm
 Version: 1.0
 Release: 1.el9
@@ -269,7 +269,7 @@ def test_a_vaults_signatures_give_the_same_packages(
         assert (place.out / file.name).read_bytes() == file.read_bytes()
     missing = dict(list(signatures.items())[1:])
     (tmp_path / "late").mkdir()
-    with pytest.raises(SigningError, match=r"kmod-farm.*/extra/farm/.*: there is no signature for this module"):
+    with pytest.raises(SigningError, match=r"kmod-farm.*/extra/foreign/.*: there is no signature for this module"):
         signed_set(
             farm, Signatures(sign_with_signatures(missing), key.certificate), Place(place.scratch, tmp_path / "late")
         )

@@ -131,7 +131,7 @@ def test_the_readmes_commands_for_tokens_work_as_they_stand(made, ec_key, token,
     contents = (b"one", b"two")
     detached.export((ToSign("p.rpm", "/lib/m.ko", content, hash) for content in contents), out)
     text = (out / "README.txt").read_text().split(f"With a PKCS#11 token, {heading}", 1)[1].split("\n\n")[0]
-    script = text.split("\n", 2)[2].replace("MODULE.so", str(token.library))
+    script = text.split("\n", 2)[2].replace("MODULE.so", str(token.pkcs11_module))
     script = script.replace("TOKEN", "pkgkmod").replace("--id ID", f"--id 0{number}")
     call("sh", "-euc", script, cwd=out, KEY_PIN=PIN)
     signatures = detached.load_signatures(out, certificate)

@@ -55,7 +55,7 @@ def with_settings(**settings: object) -> Project:
     return make_project().model_copy(update={"plugin": {"sbuild": settings}})
 
 
-def places(folder: str = "/b/work", **more: object) -> Places:
+def places(folder: str = "/b/place", **more: object) -> Places:
     return Places(Path(folder), MACHINE, jobs=4, suite="bookworm", **more)  # type: ignore[arg-type]
 
 
@@ -73,9 +73,9 @@ def test_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     env = {
         "SOURCE_DATE_EPOCH": "1700000000",
         "DEB_BUILD_OPTIONS": "nocheck parallel=4",
-        "SBUILD_CONFIG": "/b/work/sbuild.conf",
+        "SBUILD_CONFIG": "/b/place/sbuild.conf",
     }
-    folder = Path("/b/work")
+    folder = Path("/b/place")
     unpack = Command(
         ("tar", "-x", "--no-same-owner", "--strip-components=1", "-f", "../e1000e-modules_6.1.90.orig.tar.xz"),
         folder / "e1000e-modules",
