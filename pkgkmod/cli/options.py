@@ -49,3 +49,14 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def command_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every command that reads the project takes."""
     return _decorate(_COMMON, function)
+
+
+def with_options(options: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Return a decorator that adds options to a command, in the order in which --help shows them."""
+
+    def add(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add

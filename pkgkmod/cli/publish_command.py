@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pkgkmod.cli.invocation import Invocation
-from pkgkmod.cli.options import command_options
+from pkgkmod.cli.options import command_options, with_options
 from pkgkmod.cli.report import count
 from pkgkmod.cli.sign_command import key_settings
 from pkgkmod.errors import UsageError, did_you_mean
@@ -51,15 +51,9 @@ _OPTIONS = [
 ]
 
 
-def _with_options(function: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
-
-
 @click.command()
 @click.argument("files", nargs=-1, type=_PATH)
-@_with_options
+@with_options(_OPTIONS)
 @command_options
 @click.pass_context
 def publish(ctx: click.Context, /, **given: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pkgkmod.cli.invocation import Invocation
-from pkgkmod.cli.options import command_options
+from pkgkmod.cli.options import command_options, with_options
 from pkgkmod.errors import InputError, UsageError
 
 _PATH = click.Path(path_type=Path)
@@ -46,15 +46,9 @@ _OPTIONS = [
 ]
 
 
-def _with_options(function: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
-
-
 @click.command()
 @click.argument("files", nargs=-1, type=_PATH)
-@_with_options
+@with_options(_OPTIONS)
 @command_options
 @click.pass_context
 def sign(ctx: click.Context, /, **given: Any) -> None:

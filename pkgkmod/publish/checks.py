@@ -12,7 +12,7 @@ from pkgkmod.model.packaging import Signing
 from pkgkmod.publish.gpg import Signer
 from pkgkmod.signing import modules
 from pkgkmod.signing.openssl import Run
-from pkgkmod.signing.packages import settled, verify_rpms
+from pkgkmod.signing.packages import settled, verify_packages
 from pkgkmod.signing.rpmsign import verify_signatures
 
 
@@ -53,7 +53,7 @@ def _check_deb_modules(files: Sequence[Path], certificate: Path, run: Run) -> No
 
 
 def _check_rpm_modules(files: Sequence[Path], certificate: Path, run: Run) -> None:
-    verify_rpms(files, certificate, run)
+    verify_packages(files, certificate, run)
 
 
 _CHECKS: dict[PackageFormat, Callable[[Sequence[Path], Path, Run], None]] = {

@@ -281,7 +281,3 @@ def verify_packages(packages: Iterable[Path], certificate: Path, run: Run) -> in
             hint=next(filter(None, hints), f"expected is the key of {certificate}"),
         )
     return count
-
-
-verify_rpms = verify_packages
-"""The name by which those ask who have RPMs only."""

@@ -26,7 +26,7 @@ from pkgkmod.signing.packages import (
     sign_set,
     sign_with_key,
     sign_with_signatures,
-    verify_rpms,
+    verify_packages,
 )
 from pkgkmod.signing.rpmsign import (
     PackageKey,
@@ -229,7 +229,7 @@ def test_every_module_that_is_not_signed_rightly_is_named(
     farm: tuple[Path, ...], key: SigningKey, place: Place, tmp_path: Path
 ) -> None:
     with pytest.raises(SigningError) as caught:
-        verify_rpms(farm, key.certificate, run_quietly)
+        verify_packages(farm, key.certificate, run_quietly)
     assert caught.value.brief == "4 of 4 modules are not signed as they should be"
     for name in NAMES:
         assert f"kmod-farm-1.0-1.el9.x86_64.rpm: /{EXTRA}/{name}: the module is not signed" in caught.value.details
@@ -287,7 +287,7 @@ def test_a_damaged_module_is_named(key: SigningKey, farm: tuple[Path, ...], tmp_
     assert not (tmp_path / "out.rpm").exists()
     (tmp_path / "no.rpm").write_text("no")
     with pytest.raises(InputError):
-        verify_rpms([tmp_path / "no.rpm"], key.certificate, run_quietly)
+        verify_packages([tmp_path / "no.rpm"], key.certificate, run_quietly)
 
 
 @pytest.mark.parametrize("payload", ["w19.zstdio", "w6.xzdio", "w9.gzdio"])
