@@ -217,6 +217,8 @@ def test_after_ctrl_c_what_was_finished_stays(tmp_path, driver):
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background lets them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr
     for line in process.stderr:
