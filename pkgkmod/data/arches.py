@@ -23,6 +23,11 @@ def machine_of(options: Mapping[str, str]) -> str | None:
     return None
 
 
+def machine_of_arch(arch: str, format: Literal["rpm", "deb"]) -> str | None:
+    """Return the machine, as `uname -m` prints it, of a package's architecture; None if it is not known."""
+    return next((machine for machine, facts in _arches().items() if facts[format] == arch), None)
+
+
 def package_arch(machine: str, format: Literal["rpm", "deb"]) -> str:
     """Return the name in packages of what `uname -m` prints; KernelError if it is not known."""
     if machine not in _arches():

@@ -16,7 +16,7 @@ _CHUNK = 1024 * 1024
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
 """What GNU tar fills its archives up to (tar's manual, "The Blocking Factor of an Archive")."""
-_SIZE, _SUM = slice(124, 136), slice(148, 156)
+_NAME, _SIZE, _SUM = slice(0, 100), slice(124, 136), slice(148, 156)
 _LONGEST_NAME = 4096 + 2
 _MOST_ENTRIES = 500_000
 """Files of an archive; the kernel's sources have about 90,000."""
@@ -43,6 +43,8 @@ class Entry:
 
     path: str
     """Absolute."""
+    name: str
+    """As the archive spells it: `./control`."""
     kind: bytes
     size: int
     link: str
@@ -88,12 +90,17 @@ class Archive:
     def modules(self) -> dict[int, str]:
         """Paths of the kernel modules, by place; of hard links, the first name that is one."""
         found: dict[int, str] = {}
-        for place, names in self.names.items():
-            if path := next((name for name in names if _MODULE.fullmatch(name)), None):
-                if not 0 < self.entries[place].size <= LARGEST_FILE:
-                    raise MalformedError(f"the module {path} has {self.entries[place].size} bytes")
-                found[place] = path
+        for place, names in self.module_names.items():
+            if not 0 < self.entries[place].size <= LARGEST_FILE:
+                raise MalformedError(f"the module {names[0]} has {self.entries[place].size} bytes")
+            found[place] = names[0]
         return found
+
+    @property
+    def module_names(self) -> dict[int, tuple[str, ...]]:
+        """All paths of each kernel module, hard links among them, by place; it may be empty, or too large."""
+        named = {place: tuple(filter(_MODULE.fullmatch, names)) for place, names in self.names.items()}
+        return {place: names for place, names in named.items() if names}
 
 
 def read_archive(file: IO[bytes]) -> Archive:
@@ -148,6 +155,11 @@ def content_of(source: IO[bytes], entry: Entry) -> bytes:
     return _exactly(source, entry.size)
 
 
+def renamed(head: bytes, name: str) -> bytes:
+    """Return a header with another name, of at most 99 bytes, and the checksum that goes with it."""
+    return _summed(name.encode("ascii").ljust(_NAME.stop, b"\0") + head[_NAME.stop :])
+
+
 def _is_filled(archive: Archive) -> bool:
     zeros = archive.length - archive.end
     return archive.length % _RECORD == 0 and 2 * _BLOCK <= zeros < _RECORD + 2 * _BLOCK
@@ -173,9 +185,9 @@ def _next_entry(file: IO[bytes], length: int) -> Entry | None:
     if info.size < 0 or (info.size and not is_regular) or content + _padded(info.size) > length:
         raise MalformedError(f"{info.name!r} has {info.size} bytes in an archive of {length}")
     file.seek(_padded(info.size), 1)
-    path = _absolute(long.get(tarfile.GNUTYPE_LONGNAME, info.name))
+    name = long.get(tarfile.GNUTYPE_LONGNAME, info.name)
     link = _absolute(long.get(tarfile.GNUTYPE_LONGLINK, info.linkname))
-    return Entry(path, info.type, info.size, link, start, content)
+    return Entry(_absolute(name), name, info.type, info.size, link, start, content)
 
 
 def _header(file: IO[bytes]) -> tarfile.TarInfo | None:
@@ -200,7 +212,10 @@ def _padded(size: int) -> int:
 
 def _resized(head: bytes, size: int) -> bytes:
     """Return a header with another size, and the checksum that goes with it."""
-    head = head[: _SIZE.start] + b"%011o" % size + head[_SIZE.stop - 1 :]
+    return _summed(head[: _SIZE.start] + b"%011o" % size + head[_SIZE.stop - 1 :])
+
+
+def _summed(head: bytes) -> bytes:
     total = sum(head) - sum(head[_SUM]) + len(head[_SUM]) * ord(" ")
     return head[: _SUM.start] + b"%06o" % total + head[_SUM.stop - 2 :]
 

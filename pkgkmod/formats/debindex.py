@@ -61,6 +61,18 @@ def read_deb_control(path: Path) -> DebControl:
             fields = dict(package.debcontrol())
     except (DebError, ArError, OSError, tarfile.TarError, ValueError, EOFError, KeyError) as error:
         raise _malformed(path, "Debian package", str(error)) from None
+    return _control(path, fields)
+
+
+def parse_control(path: Path, text: bytes) -> DebControl:
+    """Return what a control file says; `path` is its package's. Raise InputError for what no package may say."""
+    try:
+        return _control(path, dict(Deb822(text)))
+    except ValueError as error:
+        raise _malformed(path, "Debian package", str(error)) from None
+
+
+def _control(path: Path, fields: Mapping[str, str]) -> DebControl:
     name, version = _field(path, fields, "Package", _NAME), _field(path, fields, "Version", _VERSION)
     arch = _field(path, fields, "Architecture", _ARCHITECTURE)
     said = _SOURCE.fullmatch(fields.get("Source", name).strip())

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import IO
 
 from pkgkmod.command import Command, Completed
-from pkgkmod.errors import DiskFullError, InputError, PackageError
-from pkgkmod.formats.debarchive import Archive, MalformedError, content_of, copy_archive, read_archive
+from pkgkmod.errors import DiskFullError, InputError
+from pkgkmod.formats.debarchive import Archive, MalformedError, content_of, copy_archive, read_archive, renamed
+from pkgkmod.formats.debindex import DebControl, parse_control
+from pkgkmod.formats.debpackers import ANEW, as_before, pack
 from pkgkmod.programs import find_tool
 
 Run = Callable[[Command], Completed]
@@ -33,7 +35,7 @@ ENDINGS = (".deb", ".ddeb", ".udeb")
 _AR = b"!<arch>\n"
 _HEAD = re.compile(rb"(?P<name>[!-~]{1,16}) *(?P<facts>[0-9 ]{32})(?P<size>[0-9]{1,10}) *`\n")
 _HEAD_LENGTH = 60
-_SIZE = slice(48, 58)
+_TIME, _SIZE = slice(16, 28), slice(48, 58)
 _MOST_MEMBERS = 32
 _LARGEST_CONTROL, _LARGEST_DATA = 64 << 20, 8 << 30
 """Bytes of the archives, unpacked."""
@@ -44,6 +46,8 @@ _UNPACK = {
     ".xz": ("xz", "-q", "-d", "--memlimit=256MiB"),
     ".zst": ("zstd", "-q", "-d", "--rm", "--memory=256MB"),
 }
+_CONTROL = "./control"
+_BLOCK = 512
 _SIGNATURE = "_gpg"
 """Beginning of the names of members with signatures (debsigs)."""
 
@@ -76,6 +80,12 @@ class DebPackage:
             return read_archive(file)
 
     @property
+    def time(self) -> int:
+        """When it was packed, in seconds since 1970, as its first member says it."""
+        said = self.members[0].head[_TIME].strip()
+        return int(said) if said.isdigit() else 0
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """Paths of the kernel modules."""
         return tuple(self.files.modules.values())
@@ -87,15 +97,23 @@ class DebPackage:
 
 
 @contextmanager
-def open_package(path: Path, run: Run, folder: Path | None = None) -> Iterator[DebPackage]:
-    """Open a package, unpacked below `folder`; raise InputError if it is none, or is damaged."""
+def open_package(
+    path: Path, run: Run, folder: Path | None = None, *, packed: Sequence[str] = ()
+) -> Iterator[DebPackage]:
+    """Open a package, unpacked below `folder`; raise InputError if it is none, or is damaged.
+
+    A data archive in one of the ways `packed` (endings) is left packed: `convert` needs it no other way.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".repackage-") as place, _explained(path):
         with _opened(path) as file:
             members = tuple(_members(file))
             control, data = _archives(members)
             unpacked = _unpack(file, control, _LARGEST_CONTROL, Path(place), run)
-            package = DebPackage(path, members, unpacked, _unpack(file, data, _LARGEST_DATA, Path(place), run))
-        _ = package.modules  # what is wrong with them is said here
+            if data.compression in packed:
+                package = DebPackage(path, members, unpacked, Path(place, data.name))
+            else:
+                package = DebPackage(path, members, unpacked, _unpack(file, data, _LARGEST_DATA, Path(place), run))
+                _ = package.files.names  # what is wrong with them is said here
         yield package
 
 
@@ -104,6 +122,29 @@ def visit_modules(package: DebPackage, visit: Callable[[str, bytes], object]) ->
     with package.data.open("rb") as file:
         for place, path in package.files.modules.items():
             visit(path, content_of(file, package.files.entries[place]))
+
+
+def module_contents(package: DebPackage) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """Yield names and content of each module, be it empty."""
+    with package.data.open("rb") as file:
+        for place, names in package.files.module_names.items():
+            yield names, content_of(file, package.files.entries[place])
+
+
+def compressor(package: DebPackage) -> str:
+    """Return how the data archive is packed: none, gzip, xz or zstd."""
+    return (_UNPACK[_archives(package.members)[1].compression] or ("none",))[0]
+
+
+def read_control(package: DebPackage) -> tuple[DebControl, str, str]:
+    """Return what the package says of itself, and the names of the control archive and of the control file in it."""
+    with package.control.open("rb") as file:
+        archive = read_archive(file)
+        place = archive.place("/control")
+        if place is None:
+            raise MalformedError("it has no control file")
+        entry = archive.entries[place]
+        return parse_control(package.path, content_of(file, entry)), _archives(package.members)[0].name, entry.name
 
 
 def repackage(package: DebPackage, destination: Path, replace: Replace, run: Run) -> None:
@@ -117,7 +158,30 @@ def repackage(package: DebPackage, destination: Path, replace: Replace, run: Run
         digests, grown = _with_modules(package, folder / "data.tar", replace)
         if digests:
             _with_digests(package, folder / "control.tar", digests, grown)
-            _assemble(package, folder, whole, run)
+            _assemble(package, whole, _packed_as_before(package, folder, run))
+        else:
+            shutil.copyfile(package.path, whole)
+        whole.chmod(0o644)
+        whole.replace(destination)
+
+
+def convert(package: DebPackage, destination: Path, control: str, data: Sequence[str], run: Run) -> None:
+    """Write the package with its control archive packed as `control` says, its data archive in one of the ways `data`.
+
+    Ways are endings: `.gz`, `.xz`, or none. A data archive in another way is packed in the last of them; the control
+    file is called ./control, as dpkg-deb does. Nothing else changes; signatures, which would be wrong, are left out.
+    """
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".repackage-") as place, _explained(package.path):
+        folder, whole = Path(place), Path(place, "package")
+        old = dict(zip(("control", "data"), _archives(package.members), strict=True))
+        archives: dict[str, Path] = {}
+        if _write_control_named(package.control, folder / "control.tar") or old["control"].compression != control:
+            archives[old["control"].name] = pack(folder / "control.tar", control, ANEW[control], run)
+        if old["data"].compression not in data:
+            shutil.copyfile(package.data, folder / "data.tar")
+            archives[old["data"].name] = pack(folder / "data.tar", data[-1], ANEW[data[-1]], run)
+        if archives:
+            _assemble(package, whole, archives)
         else:
             shutil.copyfile(package.path, whole)
         whole.chmod(0o644)
@@ -259,75 +323,67 @@ def _md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _assemble(package: DebPackage, folder: Path, whole: Path, run: Run) -> None:
-    """Write the package of the archives in `folder`, packed as they were; signatures in it are left out."""
-    control, data = _archives(package.members)
+def _write_control_named(control: Path, new: Path) -> bool:
+    """Write the control archive, with ./control as the name of the control file; tell whether it had another one."""
+    with control.open("rb") as source, new.open("wb") as output:
+        archive = read_archive(source)
+        place = archive.place("/control")
+        if place is None:
+            raise MalformedError("it has no control file")
+        shutil.copyfileobj(_from(source, 0), output)
+        # The header itself is the last block in front of the content.
+        begin = archive.entries[place].content - _BLOCK
+        before = _from(source, begin).read(_BLOCK)
+        if begin != archive.entries[place].start:
+            raise MalformedError("the name of its control file is packed as long ones are")
+        output.seek(begin)
+        output.write(renamed(before, _CONTROL))
+        return before.partition(b"\0")[0] != _CONTROL.encode("ascii")
+
+
+def _from(file: IO[bytes], place: int) -> IO[bytes]:
+    file.seek(place)
+    return file
+
+
+def _packed_as_before(package: DebPackage, folder: Path, run: Run) -> dict[str, Path]:
+    """Compress the archives in `folder` as those of the package are; return them by the names of its members."""
+    archives: dict[str, Path] = {}
+    for member in _archives(package.members):
+        with package.path.open("rb") as file:
+            begin = _from(file, member.content).read(64)
+        plain = folder / member.name.removesuffix(member.compression)
+        archives[member.name] = pack(plain, member.compression, as_before(member.compression, begin), run)
+    return archives
+
+
+def _assemble(package: DebPackage, whole: Path, archives: Mapping[str, Path]) -> None:
+    """Write the package with other archives, by the names of the members; signatures in it are left out."""
     with package.path.open("rb") as file, whole.open("wb") as output:
         output.write(_AR)
         for member in package.members:
             if member.name.startswith(_SIGNATURE):
                 continue
-            file.seek(member.content)
-            if member in (control, data):
-                packed = _pack(folder / member.name.removesuffix(member.compression), member, file.read(64), run)
+            if packed := archives.get(member.name):
                 size = packed.stat().st_size
                 if size >= 10**10:
                     raise InputError(f"{package.path} would grow beyond what ar holds", hint="leave some files out")
-                output.write(member.head[: _SIZE.start] + b"%-10d" % size + member.head[_SIZE.stop :])
+                output.write(_head(member, packed.name, size))
                 with packed.open("rb") as new:
                     _copy(new, output, size)
             else:
                 size = member.size
                 output.write(member.head)
-                _copy(file, output, size)
+                _copy(_from(file, member.content), output, size)
             output.write(b"\n" * (size % 2))
 
 
-def _pack(plain: Path, member: _Member, begin: bytes, run: Run) -> Path:
-    """Compress an archive as the one was whose first bytes are given."""
-    if not member.compression:
-        return plain
-    argv = _PACKERS[member.compression](begin)
-    done = run(Command((*argv, plain.name), plain.parent))
-    packed = plain.with_name(member.name)
-    if not done.ok or not packed.is_file():
-        raise PackageError(f"{member.name} cannot be packed again", details="\n".join(done.tail[-3:]), log=done.log)
-    return packed
-
-
-def _gzip(begin: bytes) -> tuple[str, ...]:
-    # RFC 1952, XFL: 2 is the best compression, 4 the quickest.
-    return "gzip", "-q", "-n", {2: "-9", 4: "-1"}.get(begin[8], "-6")
-
-
-def _xz(begin: bytes) -> tuple[str, ...]:
-    """Return the xz that packs as before: its check, and the level by the size of its dictionary (.xz format, 3.1)."""
-    check = {0: "none", 1: "crc32", 4: "crc64", 10: "sha256"}.get(begin[7], "crc64")
-    place = 14
-    for bit in (0x40, 0x80):  # sizes that xz wrote with threads; seven bits to a byte
-        if begin[13] & bit:
-            place += next((n for n, byte in enumerate(begin[place:], 1) if byte < 0x80), 0)
-    bits = begin[place + 2] if begin[place : place + 2] == b"\x21\x01" else 0
-    # xz(1): dictionaries of the presets; of two with the same one, the higher, as dpkg-deb's own 6.
-    level = {12: 0, 16: 1, 18: 2, 20: 4, 22: 6, 24: 7, 26: 8, 28: 9}.get(bits, 6)
-    # One thread: xz 5.6 makes other bytes with several.
-    return "xz", "-q", f"-{level}", f"--check={check}", "--threads=1"
-
-
-def _zstd(begin: bytes) -> tuple[str, ...]:
-    """Return the zstd that packs as before: its check, and the level by the window (RFC 8878, 3.1.1.1)."""
-    check = "--check" if begin[4] & 0x04 else "--no-check"
-    # Without a window the archive is small, and the level that Ubuntu takes costs nothing.
-    window = 23 if begin[4] & 0x20 else 10 + (begin[5] >> 3)
-    level = ("-3",) if window < 22 else ("-12",) if window == 22 else ("-19",) if window < 25 else ("--ultra", "-22")
-    return "zstd", "-q", *level, "--single-thread", check, "--rm"
-
-
-_PACKERS: Mapping[str, Callable[[bytes], tuple[str, ...]]] = {
-    ".gz": _gzip,
-    ".xz": _xz,
-    ".zst": _zstd,
-}
+def _head(member: _Member, name: str, size: int) -> bytes:
+    """Return the head of a member with another size; its name stays as it is spelled, if it is the same one."""
+    begin = member.head[: _SIZE.start]
+    if name != member.name:
+        begin = b"%-16s" % name.encode("ascii") + begin[16:]
+    return begin + b"%-10d" % size + member.head[_SIZE.stop :]
 
 
 def _copy(source: IO[bytes], output: IO[bytes], size: int) -> None:

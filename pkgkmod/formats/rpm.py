@@ -88,7 +88,9 @@ def parse_spec(path: Path, defines: Mapping[str, str] | None = None) -> SpecFact
 
 def read_header(path: Path) -> RpmHeader:
     """Read a package's header, signatures unchecked; raise InputError if the file is not an RPM."""
-    with _library({}) as (rpm, _):
+    rpm, _ = _load()
+    # No macro has a say in a header, and without checks no database is opened.
+    with _LOCK:
         transaction = rpm.TransactionSet()
         transaction.setVSFlags(-1)  # no checks: they would open the system's keyring
         try:
@@ -114,8 +116,16 @@ def read_header(path: Path) -> RpmHeader:
 
 def compare_evr(one: str, other: str) -> int:
     """Compare two [EPOCH:]VERSION[-RELEASE] as rpm does: below, at or above 0 for older, same, newer."""
-    with _library({}) as (rpm, _):
-        result: int = rpm.labelCompare(_parts(one), _parts(other))
+    with _LOCK:
+        result: int = _load()[0].labelCompare(_parts(one), _parts(other))
+        return result
+
+
+def compare_versions(one: str, other: str) -> int:
+    """Compare two texts as rpm compares versions (rpmvercmp): below, at or above 0 for older, same, newer."""
+    # No macro has a say in it: there is no need to set up the library for each of thousands of calls.
+    with _LOCK:
+        result: int = _load()[0].labelCompare(("0", one, ""), ("0", other, ""))
         return result
 
 

@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from pkgkmod.errors import DiskFullError, InputError, ToolError
-from pkgkmod.formats.rpmarchive import PackagedFile, Replace, copy_archive
+from pkgkmod.formats.rpmarchive import (
+    PackagedFile,
+    Replace,
+    copy_archive,
+    files_of,
+    is_module_path,
+    paths_of,
+    read_modules,
+)
 from pkgkmod.formats.rpmheader import (
     FILE_SIGNATURES,
     SIGNATURES,
@@ -36,8 +43,6 @@ from pkgkmod.formats.rpmheader import (
 _CHUNK = 1024 * 1024
 _LEAD = 96
 _LEAD_BEGINS = (b"\xed\xab\xee\xdb\x03", b"\xed\xab\xee\xdb\x04")  # 4 is written by rpm 6 for its own format
-_GHOST = 1 << 6
-"""RPMFILE_GHOST: listed, but not in the archive."""
 # Compressors, as rpm's library calls them (rpm, rpmio/rpmio.c).
 _COMPRESSORS = {"gzip": "gzdio", "bzip2": "bzdio", "xz": "xzdio", "lzma": "lzdio", "zstd": "zstdio", "": "ufdio"}
 _FLAGS = re.compile(r"[0-9]{0,2}(?:T[0-9]{0,3})?(?:L[0-9]{0,2})?")
@@ -84,10 +89,15 @@ class RpmPackage:
         """Tell whether single files are signed (IMA, fs-verity)."""
         return not FILE_SIGNATURES.isdisjoint(self.signature.entries)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of all files and folders, in packages of any format."""
+        return tuple(paths_of(self.header))
+
     @cached_property
     def files(self) -> tuple[PackagedFile, ...]:
         """All files in the header's order."""
-        return tuple(_files(self.header))
+        return tuple(files_of(self.header))
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -102,6 +112,16 @@ class RpmPackage:
         )
         return name, flags
 
+    @cached_property
+    def compressor(self) -> str:
+        """How the archive is compressed; empty if it is not."""
+        if name := self.compression[0]:
+            return name
+        with self.path.open("rb") as file:
+            file.seek(self.payload)
+            # rpm says nothing of a payload that is not compressed, and did not of gzip once.
+            return "gzip" if file.read(2) == b"\x1f\x8b" else ""
+
     @property
     def payload_digest(self) -> str:
         """Name of the digest of PAYLOADDIGEST."""
@@ -115,25 +135,35 @@ class RpmPackage:
 
 def read_package(path: Path) -> RpmPackage:
     """Read a package's headers; raise InputError if it is none, is damaged, or of a kind that is not repackaged."""
+    package = read_headers(path)
+    with explained(path):
+        hint = "sign its modules when they are built, before rpmbuild packs them"
+        _refuse_archive(package, "repackaged", hint)
+        known = SIGNATURES | frozenset(SignatureTag)
+        if unknown := [tag for tag in package.signature.entries if tag not in known]:
+            raise InputError(f"{path}: its signature header has the tag {unknown[0]}, which is not known", hint=hint)
+        _ = package.files, package.build_time  # what is wrong with them is said here
+        return package
+
+
+def read_headers(path: Path) -> RpmPackage:
+    """Read the headers of a package of whatever format; raise InputError if it is none, or is damaged."""
     try:
-        with _explained(path), path.open("rb") as file:
+        with explained(path), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             lead = file.read(_LEAD)
             if len(lead) < _LEAD or not lead.startswith(_LEAD_BEGINS):
                 raise MalformedError("it does not begin as a package does")
             signature = read_header_blob(file, size, SignatureTag.HEADERSIGNATURES)
             file.read(-file.tell() % 8)
-            package = RpmPackage(path, lead, signature, read_header_blob(file, size, Tag.HEADERIMMUTABLE), file.tell())
-            _refuse_unknown(package)
-            _ = package.files, package.build_time  # what is wrong with them is said here
-            return package
+            return RpmPackage(path, lead, signature, read_header_blob(file, size, Tag.HEADERIMMUTABLE), file.tell())
     except OSError as error:
         raise InputError(f"{path} cannot be read as an RPM", details=error.strerror or str(error)) from None
 
 
 def check_digests(package: RpmPackage) -> None:
     """Raise InputError unless the package's digests are those of its content: what is damaged stays visible."""
-    with _explained(package.path), package.path.open("rb") as file:
+    with explained(package.path), package.path.open("rb") as file:
         file.seek(package.payload)
         packed = _hash_file(file, {package.payload_digest}, package.header.blob)
         known = {tag: _header_digest(package.header.blob, name) for tag, name in _HEADER_DIGESTS.items()}
@@ -153,8 +183,21 @@ def visit_modules(package: RpmPackage, visit: Callable[[str, bytes], object]) ->
         visit(path, content)
         return content
 
-    with _explained(package.path), _unpacked(package) as archive:
+    with explained(package.path), _unpacked(package) as archive:
         copy_archive(package.files, archive, _Sink(None, ()), replace)
+
+
+def module_contents(package: RpmPackage) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """Yield names and content of each module, be it empty; raise InputError if the archive cannot be read."""
+    with explained(package.path):
+        if not any(map(is_module_path, package.paths)):
+            return
+        _refuse_archive(package, "read", "build it for an rpm that older ones can read")
+        try:
+            with _unpacked(package) as archive:
+                yield from read_modules(package.files, archive)
+        except OSError as error:  # as if this rpm was built without that compressor
+            raise MalformedError(f"its archive cannot be unpacked: {error}") from None
 
 
 def repackage(package: RpmPackage, destination: Path, replace: Replace) -> None:
@@ -168,7 +211,7 @@ def repackage(package: RpmPackage, destination: Path, replace: Replace) -> None:
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".repackage-") as place:
         packed, whole = Path(place, "archive"), Path(place, "package")
         names = {name or package.payload_digest for name in _PAYLOAD_DIGESTS}
-        with _explained(package.path), _unpacked(package) as archive:
+        with explained(package.path), _unpacked(package) as archive:
             with _rpm_file(str(packed), f"w{level}", _COMPRESSORS[kind]) as file:
                 sink = _Sink(file, names)
                 changed = copy_archive(package.files, archive, sink, replace)
@@ -187,7 +230,8 @@ def repackage(package: RpmPackage, destination: Path, replace: Replace) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Make an InputError of a MalformedError about a package."""
     try:
         yield
     except MalformedError as error:
@@ -196,25 +240,21 @@ def _explained(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _refuse_unknown(package: RpmPackage) -> None:
+def _refuse_archive(package: RpmPackage, done: str, hint: str) -> None:
     header, path = package.header, package.path
-    hint = "sign its modules when they are built, before rpmbuild packs them"
     if Tag.RPMFORMAT in header and header.number(Tag.RPMFORMAT) > 4:
         number = header.number(Tag.RPMFORMAT)
         raise InputError(
-            f"{path} is a package of format {number}, and only format 4 is repackaged",
+            f"{path} is a package of format {number}, and only format 4 is {done}",
             hint="build it with --define '_rpmformat 4'",
         )
     if Tag.LONGFILESIZES in header:
-        raise InputError(f"{path} holds a file of 4 GiB or more, and is not repackaged", hint=hint)
+        raise InputError(f"{path} holds a file of 4 GiB or more, and is not {done}", hint=hint)
     if Tag.PAYLOADFORMAT in header and header.text(Tag.PAYLOADFORMAT) != "cpio":
         kind = header.text(Tag.PAYLOADFORMAT)
-        raise InputError(f"{path} is packed as '{kind}', and only cpio is repackaged", hint=hint)
+        raise InputError(f"{path} is packed as '{kind}', and only cpio is {done}", hint=hint)
     if package.compression[0] not in _COMPRESSORS or not _FLAGS.fullmatch(package.compression[1]):
         raise InputError(f"{path}: the compression '{' '.join(package.compression)}' is not known", hint=hint)
-    known = SIGNATURES | frozenset(SignatureTag)
-    if unknown := [tag for tag in package.signature.entries if tag not in known]:
-        raise InputError(f"{path}: its signature header has the tag {unknown[0]}, which is not known", hint=hint)
 
 
 def _digest_name(header: Header, tag: Tag, default: int) -> str:
@@ -222,28 +262,6 @@ def _digest_name(header: Header, tag: Tag, default: int) -> str:
     if number not in _DIGESTS:
         raise MalformedError(f"it uses digest {number}, which is not known")
     return _DIGESTS[number]
-
-
-def _files(header: Header) -> Iterator[PackagedFile]:
-    if Tag.BASENAMES not in header:
-        return
-    names, folders, places = header.texts(Tag.BASENAMES), header.texts(Tag.DIRNAMES), header.numbers(Tag.DIRINDEXES)
-    sizes, modes, flags = (header.numbers(tag) for tag in (Tag.FILESIZES, Tag.FILEMODES, Tag.FILEFLAGS))
-    inodes = list(zip(header.numbers(Tag.FILEDEVICES), header.numbers(Tag.FILEINODES), strict=False))
-    if len({len(one) for one in (names, places, sizes, modes, flags, inodes)}) != 1 or max(places) >= len(folders):
-        raise MalformedError("its lists of files are not of one length")
-    links: dict[tuple[int, int], list[int]] = {}
-    for number, inode in enumerate(inodes):
-        if stat.S_ISREG(modes[number]) and not flags[number] & _GHOST:
-            links.setdefault(inode, []).append(number)
-    for number, name in enumerate(names):
-        yield PackagedFile(
-            path=folders[places[number]] + name,
-            size=sizes[number],
-            mode=modes[number],
-            is_ghost=bool(flags[number] & _GHOST),
-            links=tuple(links.get(inodes[number], ())) if stat.S_ISREG(modes[number]) else (),
-        )
 
 
 @dataclass(frozen=True)
@@ -290,13 +308,10 @@ def _rpm_file(file: int | str, mode: str, kind: str) -> Iterator[Any]:
 @contextmanager
 def _unpacked(package: RpmPackage) -> Iterator[Any]:
     """Open the archive, uncompressed."""
-    name, _ = package.compression
+    kind = _COMPRESSORS[package.compressor]
     with package.path.open("rb") as file:
-        file.seek(package.payload)
-        # rpm says nothing of a payload that is not compressed, and did not of gzip once.
-        plain = not name and file.read(2) != b"\x1f\x8b"
         os.lseek(file.fileno(), package.payload, os.SEEK_SET)
-        with _rpm_file(file.fileno(), "r", "ufdio" if plain else _COMPRESSORS[name or "gzip"]) as archive:
+        with _rpm_file(file.fileno(), "r", kind) as archive:
             yield archive
 
 

@@ -57,8 +57,19 @@ class Distro(BaseModel):
     """Spelling of the generated dependencies, as pkgkmod-deps knows it, where rpm has no generator for them (RPM)."""
     akmods: bool = False
     """Whether akmods is packaged for the distribution (RPM)."""
-    installer_disk: Literal["rhdd3", "none"] = "none"
-    """Driver disk layout of the distribution's installer."""
+    installers: dict[str, tuple[str, ...]] = {}
+    """Layouts of driver disks that the distribution's installers read, with their names for this release: a folder's
+    name (rhdd3), tags (dud, agama: the first is a folder, the others links to it), a codename (ubuntu)."""
+    installer_kernels: dict[str, str] = {}
+    """Kernels of the installers as they were released: `uname -r` without the machine, by release (9.4)."""
+    installer_modules: dict[str, str] = {}
+    """Compressions of modules that the installers read on a driver disk, with the first release whose installer does;
+    `none` is read by all. Nothing is said of them if it is empty."""
+    installer_payloads: tuple[str, ...] = ()
+    """Compressions of RPM payloads that the installers read on a driver disk; all if it is empty."""
+    kernel_names: str = ""
+    """Regular expression that finds what is only in the names (uname -r) of the release's kernels, where these do not
+    hold its `version_suffix`; other releases may have kernels of such names, too."""
     build_requires: tuple[str, ...] = ()
     """Build dependencies besides the kernel's build tree: `NAME` or `NAME RELATION VERSION`."""
     kernel_build_requires: str
@@ -71,3 +82,7 @@ class Distro(BaseModel):
     """The same for kernels of another series, with `{series}`; empty: there is none."""
     kernel_requires: str = ""
     """Run-time dependency on a kernel, in the same form; alternatives with ` | ` (DEB: RPM's are in the template)."""
+
+    def __hash__(self) -> int:
+        """There is one of each name."""
+        return hash(self.id)

@@ -157,6 +157,11 @@ def _machine(label: str, path: Path, plain: Path, progress: Progress) -> str:
     return _MACHINES[(number, little)]
 
 
+def machine_name(number: int, *, little_endian: bool) -> str:
+    """Return the machine of an e_machine, as `uname -m` prints it; `elf-NUMBER` for others than `MACHINES`."""
+    return _MACHINES.get((number, little_endian), f"elf-{number}")
+
+
 def _head(path: Path, plain: Path, progress: Progress) -> bytes:
     """Return the beginning of a module's ELF header; the module was read before, and is not too large unpacked."""
     with path.open("rb") as file:

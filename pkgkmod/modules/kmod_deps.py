@@ -124,11 +124,14 @@ class Module(NamedTuple):
     """Symbols that it can do without."""
     exports: Dict[str, Optional[int]]
     """Symbols that it offers, with their CRC if they have one."""
+    machine: int = 0
+    """e_machine (elf.h)."""
+    little_endian: bool = True
 
     @property
     def name(self) -> str:
         """The module's name as the kernel knows it."""
-        return _MODULE_FILE.sub("", Path(self.path).name).replace("-", "_")
+        return module_name(self.path)
 
     @property
     def release(self) -> str:
@@ -166,7 +169,7 @@ def read_module(path: str) -> Module:
     plain = path.endswith(".ko")
     with _opened(path, _FILE_LIMIT if plain else _UNPACKED_LIMIT) as file:
         try:
-            return _parse(file, path) if plain else parse_module(_unpacked(file.read(), path), path)
+            return _parse(file, path) if plain else parse_module(unpacked(file.read(), path), path)
         except OSError as error:
             raise ModuleError(path, error.strerror or str(error)) from None
 
@@ -194,7 +197,8 @@ def parse_module(content: bytes, path: str) -> Module:
 def _parse(file: BinaryIO, path: str) -> Module:
     elf = _Elf(file, path)
     undefined, weak, exports = elf.symbols()
-    return Module(path, _modinfo(elf), _versions(elf), undefined, weak, exports)
+    little_endian = elf.order == "<"
+    return Module(path, _modinfo(elf), _versions(elf), undefined, weak, exports, elf.machine, little_endian)
 
 
 def read_symvers(path: str) -> Dict[str, Export]:
@@ -202,7 +206,7 @@ def read_symvers(path: str) -> Dict[str, Export]:
     with _opened(path, _TABLE_LIMIT) as file:
         content = file.read()
     found = {}
-    for number, line in enumerate(_unpacked(content, path).decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(unpacked(content, path).decode("utf-8", "replace").splitlines(), 1):
         words = line.split("\t")
         try:
             found[words[1]] = Export(int(words[0], 16), words[2], words[3], words[4] if len(words) > 4 else "")
@@ -216,6 +220,11 @@ def read_stable_list(path: str) -> Set[str]:
     with _opened(path, _TABLE_LIMIT) as file:
         lines = file.read().decode("utf-8", "replace").splitlines()
     return {match.group(1) for match in map(_STABLE_LINE.fullmatch, lines) if match}
+
+
+def module_name(path: str) -> str:
+    """Return the name that the kernel has for the module in a file."""
+    return _MODULE_FILE.sub("", Path(path).name).replace("-", "_")
 
 
 def shown(text: str) -> str:
@@ -397,6 +406,7 @@ class _Elf:
             raise ModuleError(path, "an ELF file of no known class or byte order")
         self.wide = ident[4] == 2
         self.order = "<" if ident[5] == 1 else ">"
+        self.machine = self.unpack("H", 18)[0]
         self.sections = self._read_sections()
 
     def read(self, offset: int, size: int) -> bytes:
@@ -526,8 +536,11 @@ def _versions(elf: _Elf) -> Optional[Dict[str, int]]:
     return found
 
 
-def _unpacked(content: bytes, path: str) -> bytes:
-    """Decompress what has the first bytes of gzip, xz or zstd; return other content as it is."""
+def unpacked(content: bytes, path: str) -> bytes:
+    """Decompress what has the first bytes of gzip, xz or zstd; return other content as it is; raise ModuleError.
+
+    What zstd made is read again from the file `path`.
+    """
     if content[:4] == b"\x28\xb5\x2f\xfd":
         return _unzstd(path)
     if content[:2] == b"\x1f\x8b":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pkgkmod.data.distros import find_distro, known_distros
+from pkgkmod.data.distros import distro_of_version, find_distro
 from pkgkmod.errors import InputError, SigningError, UsageError
 from pkgkmod.formats.debindex import read_deb_control, read_source_control
 from pkgkmod.formats.rpm import read_header
@@ -49,18 +48,12 @@ def by_suite(paths: Iterable[Path], format: PackageFormat, suite: str | None) ->
 
 def _guessed(path: Path, format: PackageFormat) -> str:
     version = _VERSION_OF[path.suffix](path)
-    for name in known_distros():
-        distro = find_distro(name)
-        if distro.format == format and distro.version_suffix and _has(version, distro.version_suffix):
-            return _suite_of(distro, distro.id)
+    if distro := distro_of_version(version, format):
+        return _suite_of(distro, distro.id)
     raise UsageError(
         f"for which distribution is {path.name}? Its version, {version!r}, does not say it",
         hint="name the suite or release: --suite NAME",
     )
-
-
-def _has(version: str, suffix: str) -> bool:
-    return re.search(re.escape(suffix) + r"(?![0-9])", version) is not None
 
 
 _VERSION_OF: Mapping[str, Callable[[Path], str]] = {
