@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     TIMEOUT = 18
     DIFFERENT = 19
     SIGNING = 20
+    DISK = 21
     INTERRUPTED = 130
 
 
@@ -160,6 +161,12 @@ class SigningError(PkgkmodError):
     """A module or package could not be signed, or its signature is missing or wrong."""
 
     exit_code = ExitCode.SIGNING
+
+
+class DiskError(PkgkmodError):
+    """An installer would not take a driver disk, or would not load what is on it; nothing was written."""
+
+    exit_code = ExitCode.DISK
 
 
 class TimeLimitError(PkgkmodError):

@@ -7,7 +7,7 @@ A plugin describes, the engine executes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -20,9 +20,11 @@ from pkgkmod.command import Command, Completed, is_stopping, run
 from pkgkmod.errors import PkgkmodError, PluginError, did_you_mean
 from pkgkmod.jobserver import JobServer
 from pkgkmod.model.artifacts import Artifact, PackageFormat, Recipe
+from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, Finding, FoundTree
 from pkgkmod.model.fields import CheckLevel
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, KernelOffer, PackageFile
+from pkgkmod.model.packaging import Disk
 from pkgkmod.model.places import Places
 from pkgkmod.model.project import Project
 from pkgkmod.progress import Progress
@@ -32,6 +34,7 @@ from pkgkmod.workspace import Draft, Result, Workspace
 STAGES = "pkgkmod.stages"
 BUILDERS = "pkgkmod.builders"
 KERNEL_SOURCES = "pkgkmod.kernel_sources"
+LAYOUTS = "pkgkmod.layouts"
 
 Scope = Literal["source", "kernel", "job", "project"]
 
@@ -248,6 +251,56 @@ class KernelArchive(Protocol):
 
     def unpack(self, package: Path, file: PackageFile, offer: KernelOffer, destination: Path) -> None:
         """Unpack a package, whose digest is right, so that DESTINATION/usr/... has its files; run nothing of it."""
+
+
+@dataclass(frozen=True)
+class DiskDraft:
+    """What a layout is given to write: the folder that becomes the disk, and what it needs for that."""
+
+    folder: Path
+    """Root of the disk."""
+    scratch: Path
+    """A folder for whatever is needed on the way; others use it, too."""
+    title: str
+    """What the disk is: NAME VERSION."""
+    epoch: int
+    """The time of all that is on it, in seconds since 1970."""
+    run: Callable[[Command], Completed]
+
+
+class Layout(Protocol):
+    """What an installer reads on a driver disk; of one kind for all the releases that have it in `installers`.
+
+    No method is given source packages or debug information. A package may be damaged: its modules say so.
+    """
+
+    name: str
+    title: str
+    """The installer, as messages and tables call it: anaconda, linuxrc."""
+    format: PackageFormat
+    carriers: tuple[str, ...]
+    """Carriers that its installer takes: iso, usb, initrd, dud."""
+
+    def write(self, releases: Sequence[DiskRelease], draft: DiskDraft) -> None:
+        """Put the packages of all its releases below the root; times and modes are set later.
+
+        The same packages make the same bytes. Raise PackageError if a program fails.
+        """
+
+    def check(self, releases: Sequence[DiskRelease], disk: Disk) -> Iterable[Finding]:
+        """Return what its installers would refuse, skip or not load, and what they would take wrongly."""
+
+    def kernels(self, package: DiskPackage) -> tuple[str, ...]:
+        """Return the kernels for which the installer takes a package: RELEASE, or `>= RELEASE`; none if it skips it."""
+
+    def recognize(self, listing: DiskListing) -> Iterable[FoundTree]:
+        """Return the folders of any disk from which its installers would take drivers."""
+
+    def instructions(self, releases: Sequence[DiskRelease], files: Mapping[str, Sequence[str]]) -> str:
+        """Return what to tell the installer, and what does not work: paragraphs of at most 78 columns.
+
+        `files` are the names of the images by carrier. Each release is called by its title.
+        """
 
 
 def check_settings(model: type[M], settings: Mapping[str, Any], plugin: str, *, hint: str) -> M:

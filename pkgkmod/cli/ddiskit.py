@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,32 +135,6 @@ def check_sources(invocation: Invocation) -> None:
             click.echo(line)
         if not differences:
             click.echo(f"the imported files are those of {tree.provenance.commit} plus patches")
-
-
-def build_iso_of(files: tuple[Path, ...], invocation: Invocation) -> None:
-    """Make a driver disk of the given RPMs and folders of RPMs; no project is needed."""
-    from pkgkmod.cli.report import human_size
-    from pkgkmod.command import run
-    from pkgkmod.formats.rpm import read_header
-    from pkgkmod.media.rhdd3 import build_disk, find_rpms
-    from pkgkmod.model.packaging import Disk
-
-    packages = find_rpms(files)
-    image = Path(str(invocation.settings.get("disk.file") or f"{packages[0].name.removesuffix('.rpm')}.iso"))
-    label = str(invocation.settings.get("disk.label", Disk().label))
-    progress = invocation.progress()
-    with tempfile.TemporaryDirectory(prefix="pkgkmod-") as folder, progress.step(f"driver disk {image}"):
-        scratch = Path(folder)
-        names = build_disk(
-            {"": packages},
-            scratch / "image",
-            label=label,
-            epoch=max(read_header(package).build_time for package in packages),
-            scratch=scratch,
-            run=lambda command: run(command, log=scratch / "log", progress=progress),
-        )
-        move_into_place(scratch / "image", image)
-    click.echo(f"{image}  {human_size(image.stat().st_size)}  {len(names)} packages")
 
 
 def move_into_place(made: Path, destination: Path) -> None:

@@ -106,7 +106,7 @@ def distros() -> None:
     from pkgkmod.data.distros import find_distro
 
     found = [find_distro(name) for name in names("distros")]
-    rows = [[d.id, d.format, d.installer_disk if d.installer_disk != "none" else "-", d.title] for d in found]
+    rows = [[d.id, d.format, ", ".join(d.installers) or "-", d.title] for d in found]
     print_table(["DISTRO", "PACKAGES", "DRIVER DISK", "TITLE"], rows)
 
 

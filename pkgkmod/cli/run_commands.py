@@ -29,6 +29,7 @@ def run_stages(
     invocation: Invocation, stages: Sequence[str], given: Mapping[str, Any], *, force: Sequence[str] = ()
 ) -> None:
     """Run stages and what they need, or show the plan; print what was made."""
+    from pkgkmod.cli.moduleconfig import keep_sources
     from pkgkmod.engine.execute import execute
     from pkgkmod.workspace import Workspace
 
@@ -41,12 +42,15 @@ def run_stages(
         if given.get("dry_run"):
             _print_plan(selection, workspace, invocation)
             return
+        keep_sources(invocation, progress)
         run = execute(selection, workspace, progress)
     finally:
         progress.close()
     made = [result for key, result in run.results.items() if key[0] in stages and _is_product(result, stages)]
     _copy_disk(loaded, made)
     _print_results(made, invocation, progress)
+    if stages == ("build_iso",):
+        _print_instructions(made, invocation)
     _print_sum(run, selection, progress)
     if run.failure:
         raise run.failure
@@ -113,6 +117,7 @@ def select(
         tuple(force),
         targets=targets,
         absent=resolved.absent,
+        excluded=resolved.excluded,
         fail_fast=not given.get("keep_going", True),
     )
 
@@ -128,6 +133,11 @@ def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) ->
             JsonLines().event("plan", stage="fetch", target="_", kernel=release, action="FETCH", reason=offer.archive)
         else:
             click.echo(f"{click.style('FETCH', fg='green')} kernel {release}: {human_size(offer.size)}")
+    for release, why in selection.excluded.items():
+        if invocation.json_lines:
+            JsonLines().event("plan", stage="build_modules", target="_", kernel=release, action="EXCLUDED", reason=why)
+        else:
+            click.echo(f"{'SKIP':5} kernel {release}: {why}")
     for decision in make_plan(selection, workspace):
         stage, target, kernel = decision.step.key
         reason = "its kernel is not here yet" if kernel in missing else decision.reason
@@ -153,15 +163,32 @@ def _is_product(result: Result, stages: Sequence[str]) -> bool:
 def _copy_disk(loaded: Loaded, made: Sequence[Result]) -> None:
     """Put the driver disk where the project wants a copy of it."""
     from pkgkmod.cli.ddiskit import move_into_place
+    from pkgkmod.cli.disk_command import copies
 
     for result in made:
         if result.stage == "build_iso" and loaded.project.disk.file:
-            move_into_place(result.folder / result.artifact["file"], Path(loaded.project.disk.file).expanduser())
+            files = [image["file"] for image in result.artifact["images"]]
+            wanted = copies(Path(loaded.project.disk.file).expanduser(), result.artifact["name"], files)
+            for file, copy in zip(files, wanted, strict=True):
+                move_into_place(result.folder / file, copy)
+
+
+def _print_instructions(made: Sequence[Result], invocation: Invocation) -> None:
+    """Say what to tell the installers."""
+    from pkgkmod.progress import escape_controls
+
+    if invocation.json_lines or invocation.quiet:
+        return
+    for result in made:
+        text = (result.folder / result.artifact["readme"]).read_text(encoding="utf-8")
+        click.echo(f"\n{escape_controls(text)}", nl=False)
 
 
 def files_of(result: Result) -> list[tuple[str, int]]:
     """Return the files, with sizes, that a result is about: packages, images, specs."""
     artifact = result.artifact
+    if "images" in artifact:
+        return [(image["file"], image["size"]) for image in artifact["images"]]
     if "packages" in artifact and artifact["packages"] and isinstance(artifact["packages"][0], dict):
         return [(package["file"], package["size"]) for package in artifact["packages"]]
     if "modules" in artifact:

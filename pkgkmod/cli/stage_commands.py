@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import click
 
 from pkgkmod.cli import ddiskit
+from pkgkmod.cli.disk_command import build_iso, build_iso_parameters
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
 from pkgkmod.plugins import STAGES, Option, Stage, load
@@ -27,7 +27,7 @@ def stage_command(name: str) -> click.Command:
     if name == "prepare_sources":
         return _finished(stage, ddiskit.prepare_sources_options(), _prepare_sources)
     if name == "build_iso":
-        return _finished(stage, [click.Argument(["files"], nargs=-1, type=click.Path(path_type=Path))], _build_iso)
+        return _finished(stage, build_iso_parameters(), build_iso)
     if name == "build_rpm":
         return _finished(stage, ddiskit.build_rpm_options(), _build_rpm)
     if name in ("generate_spec", "generate_debian"):
@@ -117,10 +117,3 @@ def _build_rpm(stage: Stage[Any], invocation: Invocation, given: Mapping[str, An
 
     force = (*((stage.name,) if given["force"] else ()), *(("generate_spec",) if given["generate"] else ()))
     run_stages(invocation, (stage.name,), given, force=force)
-
-
-def _build_iso(stage: Stage[Any], invocation: Invocation, given: Mapping[str, Any]) -> None:
-    if given["files"]:
-        ddiskit.build_iso_of(given["files"], invocation)
-    else:
-        _plain(stage, invocation, given)

@@ -79,7 +79,7 @@ def load(
     own = file_layer("project", path, mistakes)
     layers.append(own)
     layers += [layer for text in overrides if (layer := override_layer(text, mistakes))]
-    layers += [Layer(COMMAND_LINE, values=nested(key.split("."), value)) for key, value in (settings or {}).items()]
+    layers += _of_options(settings)
     name = printable(short(path))
     raise_all(mistakes, name)
 
@@ -94,10 +94,18 @@ def load(
     return Loaded(validate(values, place, name), origins, path)
 
 
-def load_settings(overrides: Sequence[str] = ()) -> Project:
-    """Return what the machine's and the user's files say, for commands that need no project file."""
+def _of_options(settings: Mapping[str, Any] | None) -> list[Layer]:
+    return [Layer(COMMAND_LINE, values=nested(key.split("."), value)) for key, value in (settings or {}).items()]
+
+
+def load_settings(overrides: Sequence[str] = (), settings: Mapping[str, Any] | None = None) -> Project:
+    """Return what the machine's and the user's files say, for commands that need no project file.
+
+    `overrides` and `settings` are as for `load`.
+    """
     mistakes: list[Mistake] = []
     layers = [*user_layers(mistakes), *(layer for text in overrides if (layer := override_layer(text, mistakes)))]
+    layers += _of_options(settings)
     raise_all(mistakes, "the settings")
     values, origins = merge(layers)
     values.setdefault("project", {}).setdefault("name", "none")

@@ -127,11 +127,23 @@ class SignedSet(PackageSet):
     """Fingerprint of the GPG key that signed the packages."""
 
 
-class DriverDisk(Artifact):
-    """A driver disk image."""
+class DiskImage(Artifact):
+    """One file that carries a driver disk."""
 
     file: str
-    label: str
+    carrier: str
+    """iso, usb, initrd or dud."""
     size: int
+
+
+class DriverDisk(Artifact):
+    """A driver disk, as one image or several."""
+
+    name: str
+    """What the images are called; their endings follow."""
+    images: tuple[DiskImage, ...]
+    label: str
     packages: tuple[str, ...]
     kernels: tuple[str, ...]
+    readme: str
+    """File that says what to tell the installers; it is on the disk, too."""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pkgkmod.model.fields import (
     PAYLOAD,
+    CheckLevel,
     Compression,
     HashName,
     Line,
@@ -16,6 +17,13 @@ from pkgkmod.model.fields import (
     Section,
     VersionText,
     matching,
+)
+
+
+# In neither of these a macro, nor a line of its own, can begin.
+_DEPENDENCY = matching(
+    re.compile(r"[A-Za-z0-9(/_][A-Za-z0-9 ._+:~^/()<>=,-]*"),
+    "must be a dependency as rpm writes them: a name, NAME >= VERSION, or (A if B)",
 )
 
 
@@ -33,7 +41,16 @@ class Rpm(Section):
     installer_kernels: Literal["same", "later"] = Field(
         "same",
         description="Installers that take the package from a driver disk: those with the same kernel, or with a later "
-        "one, too (of the next major release, too: give each release a tree of its own).",
+        "one, too (of the next major release, too, whose installation then fails: give each release a disk of its own).",
+    )
+    requires: tuple[Annotated[str, _DEPENDENCY], ...] = Field(
+        (),
+        description="What the packages of modules need besides what is found out: names, `NAME >= VERSION`, or rpm's "
+        "conditions in brackets.",
+        examples=[["linux-firmware", "(dracut >= 049 if kernel)"]],
+    )
+    build_requires: tuple[Annotated[str, _DEPENDENCY], ...] = Field(
+        (), description="What is needed to build them, besides the distribution's own list, in the same form."
     )
     stable_list: Line | None = Field(
         None,
@@ -120,16 +137,51 @@ class Devel(Section):
     )
 
 
-class Disk(Section):
-    """The driver disk."""
+Carrier = Literal["iso", "usb", "initrd", "dud"]
 
-    label: Annotated[str, matching(re.compile(r"[A-Z0-9_]{1,32}"), "must hold 1 to 32 of A-Z, 0-9 and _")] = Field(
-        "OEMDRV", description="Volume label; installers look for OEMDRV."
-    )
+_LABEL = matching(re.compile(r"[A-Z0-9_]{1,32}"), "must hold 1 to 32 of A-Z, 0-9 and _")
+_PARTITION_LABEL = matching(re.compile(r"[A-Z0-9_]{1,11}"), "must hold 1 to 11 of A-Z, 0-9 and _")
+_UNAME_R = matching(re.compile(r"[0-9][A-Za-z0-9._+~-]*"), "must be a kernel release, as uname -r says it")
+
+
+class Disk(Section):
+    """The driver disk: one for the installers of all targets. Paths begin at the project file."""
+
+    label: Annotated[str, _LABEL] = Field("OEMDRV", description="Volume label; installers look for OEMDRV.")
     file: Line | None = Field(
-        None, description="Where to put a copy of the ISO image; otherwise it stays in the results."
+        None,
+        description="Where to put a copy of the image; those of further carriers get its name with another ending. "
+        "Otherwise they stay in the results.",
     )
-    include_srpm: bool = Field(False, description="Put the source RPMs on the disk, too.")
+    carriers: tuple[Carrier, ...] = Field(
+        ("iso",),
+        min_length=1,
+        description="What to make: an ISO image (iso), an image of a USB stick (usb), an archive for the kernel's "
+        "initrd, for PXE (initrd), an archive for each release of SUSE (dud).",
+    )
+    layouts: tuple[Name, ...] = Field(
+        (), description="Further layouts, of plugins, that are given all packages of their format."
+    )
+    extra: Line | None = Field(None, description="Folder whose files are put on the disk, too, at its root.")
+    second_partition: Line | None = Field(
+        None,
+        description="Folder whose files make a second partition of the USB image, as for cloud-init and Ubuntu's "
+        "installer (user-data, meta-data).",
+    )
+    second_label: Annotated[str, _PARTITION_LABEL] = Field("CIDATA", description="Label of the second partition.")
+    include_srpm: bool = Field(False, description="Put the source packages on the disk, too.")
+    check: CheckLevel = Field(
+        "fail",
+        description="What to do if an installer would not take the disk, or load a module: off, warn or fail.",
+    )
+    ignore: tuple[Annotated[str, matching(re.compile(r"[A-Z]+[0-9]+"), "must be like DISK021")], ...] = Field(
+        (), description="Findings that are not reported, by their code.", examples=[["DISK023"]]
+    )
+    installers: tuple[Annotated[str, _UNAME_R], ...] = Field(
+        (),
+        description="Kernels of installers (uname -r) that must take the packages; it is an error if one does not.",
+        examples=[["5.14.0-427.13.1.el9_4.x86_64"]],
+    )
 
 
 class Signing(Section):

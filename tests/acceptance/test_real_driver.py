@@ -73,7 +73,7 @@ def test_the_deb_installs_and_its_module_is_for_the_kernel(finished, kernel, tmp
     assert not (tmp_path / f"lib/modules/{kernel}/updates").exists()
 
 
-def test_the_disk_is_one_that_red_hats_installer_reads(finished, tmp_path):
+def test_the_disk_is_one_that_red_hats_installer_reads(finished, kernel, tmp_path):
     need("xorriso")
     iso = made(finished, "*.iso")
     about = run("xorriso", "-indev", iso, "-pvd_info", "-toc", stderr=None)
@@ -88,6 +88,9 @@ def test_the_disk_is_one_that_red_hats_installer_reads(finished, tmp_path):
     assert not any(name.endswith(".src.rpm") for name in names)
     run("xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/", tmp_path / "disk", stderr=None)
     assert (tmp_path / "disk/rhdd3").read_text() == "Driver Update Disk version 3\n"
+    told = (tmp_path / "disk/README.txt").read_text()
+    assert f" {kernel}\n" in told
+    assert f"inst.dd=http://SERVER/{iso.name}" in told
     on_disk = tmp_path / "disk/rpms/x86_64"
     assert (on_disk / rpm.name).read_bytes() == rpm.read_bytes()
     primary = next((on_disk / "repodata").glob("*primary.xml.gz"))

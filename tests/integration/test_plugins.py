@@ -1,4 +1,4 @@
-"""A stage from a package of somebody else's: found, run, and given its options and settings."""
+"""A stage and a layout from a package of somebody else's: found, run, and given options and settings."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.machine import CHECKOUT, pkgkmod, project
+from tests.fixtures.machine import CHECKOUT, need, pkgkmod, project
 
 STAGE = """
 from pydantic import BaseModel, ConfigDict
@@ -59,6 +59,37 @@ class SizeReport:
         return Settings.model_validate(unit.project.plugin.get(self.name, {}))
 """
 
+LAYOUT = """
+import shutil
+from pkgkmod.model.disk import Finding
+
+
+class Tower:
+    name = "tower"
+    title = "Tower's installer"
+    format = "rpm"
+    carriers = ("iso",)
+
+    def write(self, releases, draft):
+        folder = draft.folder / "tower"
+        folder.mkdir()
+        for release in releases:
+            for package in release.packages:
+                shutil.copyfile(package.path, folder / package.path.name)
+
+    def check(self, releases, disk):
+        yield Finding(code="TOWER1", severity="note", subject="tower", text="it is high", cure="")
+
+    def kernels(self, package):
+        return package.kernels
+
+    def recognize(self, listing):
+        return ()
+
+    def instructions(self, releases, files):
+        return f"Put {files['iso'][0]} on top."
+"""
+
 
 @pytest.fixture
 def with_plugin(tmp_path):
@@ -66,11 +97,13 @@ def with_plugin(tmp_path):
     source = tmp_path / "plugin"
     source.mkdir()
     (source / "size_report.py").write_text(STAGE)
+    (source / "tower.py").write_text(LAYOUT)
     (source / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
         '[project]\nname = "pkgkmod-size-report"\nversion = "1"\n'
         '[project.entry-points."pkgkmod.stages"]\nsize_report = "size_report:SizeReport"\n'
-        '[tool.hatch.build.targets.wheel]\ninclude = ["size_report.py"]\n'
+        '[project.entry-points."pkgkmod.layouts"]\ntower = "tower:Tower"\n'
+        '[tool.hatch.build.targets.wheel]\ninclude = ["size_report.py", "tower.py"]\n'
     )
     place = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(place), str(source)]
@@ -96,6 +129,24 @@ def test_a_third_partys_stage(tmp_path, hello, kernel, with_plugin):
     assert texts == {"sizes:", "SIZES:"}
     assert "SKIP  size_report" in run("plan").out
     assert "RUN   build_rpm" in run("plan").out
+
+
+def test_a_third_partys_layout_shares_the_disk(tmp_path, hello, kernel, with_plugin):
+    need("xorriso")
+    folder = project(tmp_path / "project", hello, kernel)
+    with (folder / "pkgkmod.toml").open("a") as file:
+        file.write('\n[disk]\nlayouts = ["tower"]\n')
+    done = pkgkmod("build_iso", cwd=folder, PYTHONPATH=with_plugin)
+    assert "TOWER1 tower: it is high" in done.err
+    assert "Tower's installer" in done.out
+    assert "Put hello-1.0.iso on top." in done.out
+    (image,) = folder.glob("results/build_iso/_/_/*/hello-1.0.iso")
+    find = ["xorriso", "-indev", str(image), "-find", "/", "-name", "*.rpm"]
+    found = subprocess.run(find, check=True, capture_output=True, text=True).stdout
+    (rpm,) = folder.glob("results/build_rpm/**/*x86_64.rpm")
+    assert {f"'/tower/{rpm.name}'", f"'/rpms/x86_64/{rpm.name}'"} <= set(found.split())
+    # Without the plugin, it is missed.
+    assert "no layout is called 'tower'" in pkgkmod("build_iso", "--force", cwd=folder, code=16).err
 
 
 def test_settings_of_a_plugin_that_is_not_there_are_a_warning(tmp_path, hello, kernel):

@@ -1,0 +1,1 @@
+"""What a driver disk is put on."""

@@ -1,0 +1,1 @@
+"""What installers read on a driver disk."""
