@@ -35,6 +35,7 @@ COMMANDS = {
     "explain": ("explain_command:explain", "Say what a package needs and why, and whether a kernel has it."),
     "update_kabi": ("kabi_command:update_kabi", "Put the symbols that modules use on a kernel tree's kABI list."),
     "publish": ("publish_command:publish", "Put finished packages into a repository for apt, dnf or zypper."),
+    "iso": ("iso_command:iso", "Show and check driver disks, whoever made them."),
     "distros": ("info_commands:distros", "List the distributions that can be targets."),
     "completion": ("info_commands:completion", "Print the completion script for a shell."),
 }
