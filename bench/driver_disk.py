@@ -1,7 +1,7 @@
 """A driver disk of 200 packages: pkgkmod beside the programs that it starts, alone.
 
     .venv/bin/python -m bench.matrix --prepare        # once, as root: headers, compiler, the sources of e1000e
-    .venv/bin/python -m bench.driver_disk [--packages 200] [--repeat 5] [--format rpm|deb|both]
+    .venv/bin/python -m bench.driver_disk [--packages 200] [--repeat 5] [--format rpm|deb|both] [--firmware MIB]
 
 Prints tables in Markdown; bench/README.md says what they mean.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -71,9 +72,12 @@ done
 # --- packages, made once --------------------------------------------------------------------------
 
 
-def packages(form: str, number: int) -> Path:
-    """Return a folder of real packages, each with a module of its own name: e1000e, 620 KB."""
-    place = cache_folder() / f"driver-disk-{form}-{number}"
+def packages(form: str, number: int, firmware: int) -> Path:
+    """Return a folder of real packages, each with a module of its own name: e1000e, 620 KB.
+
+    RPMs also get `firmware` MiB that cannot be packed any smaller.
+    """
+    place = cache_folder() / f"driver-disk-{form}-{number}{f'-{firmware}' if firmware else ''}"
     if not place.is_dir():
         kernel = newest_kernels(2)["6.1"][0]
         check_kernels([kernel])
@@ -84,7 +88,10 @@ def packages(form: str, number: int) -> Path:
             (scratch / "made").mkdir()
             module = _compile(kernel, scratch)
             names = [f"adapter{one:03}" for one in range(number)]
-            (_make_rpms if form == "rpm" else _make_debs)(names, kernel, module, scratch)
+            if form == "rpm":
+                _make_rpms(names, kernel, module, scratch, firmware)
+            else:
+                _make_debs(names, kernel, module, scratch)
             (scratch / "made").rename(place)
     return place
 
@@ -116,14 +123,17 @@ def _renamed(module: Path, name: str, kernels: tuple[str, str], copy: Path) -> N
     section.unlink()
 
 
-def _make_rpms(names: Sequence[str], kernel: str, module: Path, scratch: Path) -> None:
+def _make_rpms(names: Sequence[str], kernel: str, module: Path, scratch: Path, firmware: int) -> None:
     modules = scratch / "modules"
     modules.mkdir()
     installs, parts = "", ""
+    noise = random.Random(0)
     for name in names:
         _renamed(module, name, (kernel, RPM_KERNEL), modules / f"{name}.ko")
         folder = f"/lib/modules/{RPM_KERNEL}/extra/{name}"
         installs += f"install -D -m 0644 {modules}/{name}.ko %{{buildroot}}{folder}/{name}.ko\n"
+        (modules / f"{name}.fw").write_bytes(noise.randbytes(firmware << 20))
+        installs += f"install -D -m 0644 {modules}/{name}.fw %{{buildroot}}/lib/firmware/{name}.fw\n"
         parts += f"""%package -n kmod-{name}
 Summary: Kernel module {name}
 Provides: kernel-modules = {RPM_KERNEL}
@@ -132,6 +142,7 @@ AutoReqProv: no
 Kernel module {name}.
 %files -n kmod-{name}
 {folder}
+/lib/firmware/{name}.fw
 """
     head = """%global debug_package %{nil}
 %global _build_id_links none
@@ -247,9 +258,9 @@ def check_image(place: Path, form: str, number: int) -> None:
         raise Failed("two runs made two images")
 
 
-def compare(form: str, number: int, repeat: int, scratch: Path) -> dict[str, Runs]:
+def compare(form: str, number: int, repeat: int, firmware: int, scratch: Path) -> dict[str, Runs]:
     """Run all contenders `repeat` times in turns, each in a fresh folder; nothing is removed in between."""
-    source = packages(form, number)
+    source = packages(form, number, firmware)
     for file in source.iterdir():
         file.read_bytes()  # so that no contender reads them from the disk
     results: dict[str, Runs] = {}
@@ -291,6 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.driver_disk", description="A driver disk of many packages.")
     parser.add_argument("--packages", type=int, default=200)
     parser.add_argument("--repeat", type=int, default=5, help="runs of each contender (median)")
+    parser.add_argument("--firmware", type=int, default=0, metavar="MIB", help="of each RPM, besides the module")
     parser.add_argument("--format", choices=[*FORMATS, "both"], default="both")
     given = parser.parse_args()
     if given.packages < 1 or given.repeat < 1:
@@ -305,7 +317,9 @@ def main() -> None:
     base = os.environ.get("TMPDIR") or "/var/tmp"
     for form in FORMATS if given.format == "both" else (given.format,):
         with tempfile.TemporaryDirectory(prefix="pkgkmod-bench-", dir=base) as scratch:
-            print_results(form, given.packages, compare(form, given.packages, given.repeat, Path(scratch)))
+            print_results(
+                form, given.packages, compare(form, given.packages, given.repeat, given.firmware, Path(scratch))
+            )
 
 
 if __name__ == "__main__":
