@@ -19,7 +19,6 @@ from pkgkmod.model.fields import (
     matching,
 )
 
-
 # In neither of these a macro, nor a line of its own, can begin.
 _DEPENDENCY = matching(
     re.compile(r"[A-Za-z0-9(/_][A-Za-z0-9 ._+:~^/()<>=,-]*"),
@@ -41,7 +40,7 @@ class Rpm(Section):
     installer_kernels: Literal["same", "later"] = Field(
         "same",
         description="Installers that take the package from a driver disk: those with the same kernel, or with a later "
-        "one, too (of the next major release, too, whose installation then fails: give each release a disk of its own).",
+        "one, too (of the next major release, too, whose installation then fails: give each a disk of its own).",
     )
     requires: tuple[Annotated[str, _DEPENDENCY], ...] = Field(
         (),
