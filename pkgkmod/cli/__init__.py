@@ -47,7 +47,7 @@ STAGE_SUMMARIES = {
     "build_rpm": "Build source and binary RPMs.",
     "build_deb": "Build source and binary DEBs.",
     "sign": "Sign the modules in finished packages, and the packages.",
-    "build_iso": "Make a driver disk (ISO image) of the packages.",
+    "build_iso": "Make a driver disk of the packages.",
 }
 # Stages whose commands do more than run them.
 _STAGE_COMMANDS = {"sign": "sign_command:sign"}
