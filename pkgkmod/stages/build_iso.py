@@ -104,7 +104,7 @@ class BuildIso:
         distros = {job.target.id: job.distro for job in work.unit.jobs}
         paths: dict[str, list[Path]] = {}
         for kind in self.consumes(project):
-            for result in work.inputs[kind]:
+            for result in work.inputs.get(kind, ()):  # none, if all that makes some was left out
                 made = result.load(SignedSet if project.signing.is_on else PackageSet)
                 distro = distros[result.target]
                 if _has_disk(distro, project):
