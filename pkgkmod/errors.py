@@ -35,6 +35,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 19
     SIGNING = 20
     DISK = 21
+    REQUIREMENT = 22
     INTERRUPTED = 130
 
 
@@ -167,6 +168,12 @@ class DiskError(PkgkmodError):
     """An installer would not take a driver disk, or would not load what is on it; nothing was written."""
 
     exit_code = ExitCode.DISK
+
+
+class RequirementError(PkgkmodError):
+    """A driver that this one builds on is not there, or not for this kernel."""
+
+    exit_code = ExitCode.REQUIREMENT
 
 
 class TimeLimitError(PkgkmodError):

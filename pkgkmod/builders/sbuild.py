@@ -35,6 +35,7 @@ from pkgkmod.model.artifacts import PackageFormat, Recipe
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.places import Places
 from pkgkmod.model.project import Project
+from pkgkmod.packages.providers import put_devel_debs
 from pkgkmod.plugins import JobUnit, check_settings
 from pkgkmod.progress import Progress
 from pkgkmod.sandbox import UNPRIVILEGED_USER
@@ -96,6 +97,7 @@ class SbuildBuilder:
             _put(_root_archive(suite, lines, user, folder / _WORK, progress), folder / _ROOT)
             (folder / _HEADERS).mkdir()
             _fetch_headers(unit.job.kernels, folder / _HEADERS, progress)
+            put_devel_debs(unit.project, unit.job.target.distro, unit.base, folder / _HEADERS)
             yield folder / _WORK
 
     def lay_out(self, recipe: Recipe, recipe_folder: Path, places: Places) -> None:

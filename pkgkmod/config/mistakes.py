@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -210,7 +210,7 @@ def fields_of(path: KeyPath) -> dict[str, FieldInfo] | None:
     """Return the keys that a table may have, as the models say; None if `path` is no table with fixed keys."""
     model: Any = Project
     for part in path:
-        if isinstance(part, int):
+        if isinstance(part, int) or get_origin(model) is dict:
             model = _model_in(get_args(model))
         else:
             field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None

@@ -103,7 +103,12 @@ class _Execution:
         self.most = self.budget.jobs + 1 if self.budget.jobs > 1 else 1
         self.workers = ThreadPoolExecutor(self.most)
         self.steps = steps
-        progress.matrix([step.cell for step in steps.values()])
+        skipped = {release: (release, "build_modules") for release in selection.excluded}
+        progress.matrix([*skipped.values(), *(step.cell for step in steps.values())])
+        for release, why in selection.excluded.items():
+            progress.cell(skipped[release], "excluded")
+            progress.event("excluded", stage="build_modules", target="_", kernel=release, reason=why)
+            progress.info(f"kernel {release} is skipped: {why}")
 
     @cached_property
     def urgency(self) -> Mapping[Key, float]:

@@ -82,6 +82,8 @@ class Selection:
     """The targets that were chosen; all of the project's if there are none."""
     absent: Mapping[str, PkgkmodError] = field(default_factory=dict)
     """What is wrong with the kernels that could not be had, by release."""
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Why the driver is not for some of the kernels that are asked for, by release."""
     fail_fast: bool = False
     """Start nothing more once something failed."""
 

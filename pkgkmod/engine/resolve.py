@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pkgkmod.data.distros import find_distro
 from pkgkmod.engine.lock import Lock
-from pkgkmod.errors import ConfigError, PkgkmodError, UsageError, did_you_mean
-from pkgkmod.kernels.provide import provide_kernels
+from pkgkmod.errors import ConfigError, KernelError, PkgkmodError, UsageError, did_you_mean
+from pkgkmod.kernels.provide import is_here, provide_kernels
 from pkgkmod.kernels.select import Found, available_kernels, in_order, select_kernels
+from pkgkmod.kernels.tree import read_options
 from pkgkmod.model.distro import Distro
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel
@@ -24,6 +25,8 @@ class Resolved:
 
     jobs: tuple[Job, ...]
     absent: Mapping[str, PkgkmodError] = field(default_factory=dict)
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    """Why the driver is not for some of the kernels that are asked for, by release."""
 
 
 def resolve_jobs(
@@ -51,16 +54,34 @@ def resolve_jobs(
             hint="the kernels of a target stand in its [[target]] table; see `pkgkmod plan`",
         )
     distinct = in_order({kernel.uname_r: kernel for found in chosen.values() for kernel in found}.values())
+    excluded = {k.uname_r: why for k in distinct if (why := project.only.complaint(k.uname_r, k.arch))}
+    distinct = tuple(kernel for kernel in distinct if kernel.uname_r not in excluded)
     ready, absent = provide_kernels(distinct, project.build, fetch=fetch, progress=progress)
     if absent and not ready:
         raise next(iter(absent.values()))
+    excluded |= _wrongly_configured(project, ready)
+    ready = {release: kernel for release, kernel in ready.items() if release not in excluded}
+    if excluded and not ready:
+        raise KernelError(
+            "the driver is for none of these kernels",
+            details="\n".join(f"{release}: {why}" for release, why in excluded.items()),
+            hint="the table [only] of the project file says which kernels it is for",
+        )
     jobs: list[Job] = []
     for target, found in chosen.items():
         present = tuple(ready[kernel.uname_r] for kernel in found if kernel.uname_r in ready)
         if present:
             jobs += _group(project.for_target(target), target, find_distro(target.distro), present)
     _warn_of_namesakes(jobs, progress)
-    return Resolved(tuple(jobs), absent)
+    return Resolved(tuple(jobs), absent, excluded)
+
+
+def _wrongly_configured(project: Project, ready: Mapping[str, Kernel]) -> dict[str, str]:
+    """Return why the driver is not for some kernels, by their options; those not fetched yet are not asked."""
+    if not project.only.config:
+        return {}
+    asked = {release: read_options(kernel.place) for release, kernel in ready.items() if is_here(kernel)}
+    return {release: why for release, options in asked.items() if (why := project.only.option_complaint(options))}
 
 
 def _warn_of_namesakes(jobs: Sequence[Job], progress: Progress) -> None:

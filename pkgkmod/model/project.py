@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pkgkmod.model.fields import (
     ArchiveContent,
@@ -28,7 +28,10 @@ from pkgkmod.model.fields import (
     Text,
     VersionText,
 )
+from pkgkmod.model.only import KernelPattern, Only
 from pkgkmod.model.packaging import Deb, Devel, Disk, Firmware, Mock, Rpm, Signing
+from pkgkmod.model.probes import Probe, ProbeName
+from pkgkmod.model.requires import Requirement, derived_order
 
 
 class ProjectInfo(Section):
@@ -101,11 +104,39 @@ class ModuleEntry(Section):
     directory: RelativePath | None = Field(
         None, description="Folder whose Makefile builds it; found by itself when only one does."
     )
+    requires: tuple[Line, ...] = Field(
+        (),
+        description="What it builds on: names of other modules of the project, and of drivers in [[requires]]. Their "
+        "headers are found before the kernel's own by the modules in this one's folder.",
+        examples=[["foo"]],
+    )
+    headers: RelativePath | None = Field(
+        None,
+        description="Folder, in the module's own, with headers for itself and the modules that require it; `include` "
+        "if absent.",
+    )
+    built: RelativePath | None = Field(
+        None,
+        description="File that `build.make` makes it as, by its path below the folder where that runs; NAME.ko if "
+        "absent.",
+        examples=["src/e1000e.ko"],
+    )
+    kernels: tuple[KernelPattern, ...] = Field(
+        (), description="Kernels that it is for, if not all: releases or patterns with * and ?; `!PATTERN` leaves out."
+    )
 
 
 class Build(Section):
     """How the modules are compiled."""
 
+    make: Text = Field(
+        "",
+        description="Commands for a shell that compile the modules, for drivers with a make of their own; kbuild is "
+        "called by itself if empty. They run in the sandbox, in the first of `source.directories`, with $KERNEL, "
+        "$KERNEL_TREE (its build tree) and $SOURCES (the folder). Makes that they start get the compiler and its flags "
+        "from pkgkmod. Each module needs a [[module]] table.",
+        examples=["make -C src KVER=$KERNEL KDIR=$KERNEL_TREE"],
+    )
     from_source: bool = Field(
         False,
         description="Compile inside rpmbuild and dpkg-buildpackage, as a build farm does, instead of once.",
@@ -192,11 +223,22 @@ class Project(Section):
     project: ProjectInfo
     source: Source = Source()
     module: tuple[ModuleEntry, ...] = Field((), description="Modules to build, one table each.")
+    requires: tuple[Requirement, ...] = Field(
+        (),
+        description="Drivers in other packages that modules build on, one table each. All modules find their headers, "
+        "unless some `[[module]]` names the driver in `requires`: then only those do.",
+    )
     kconfig: dict[OptionName, bool | int | Line] = Field(
         default_factory=dict,
         description="Kernel options of the sources, without CONFIG_: true or 'y', 'm', false or 'n', a number, text.",
     )
+    probe: dict[ProbeName, Probe] = Field(
+        default_factory=dict,
+        description="Questions to each kernel, one table `[probe.NAME]` each: the macro NAME is defined in "
+        "`<compat/config.h>` where the answer is yes.",
+    )
     build: Build = Build()
+    only: Only = Only()
     target: tuple[Target, ...] = Field((), description="What to build for, one table each.")
     rpm: Rpm = Rpm()
     mock: Mock = Mock()
@@ -237,9 +279,29 @@ class Project(Section):
     @field_validator("module")
     @classmethod
     def _modules(cls, value: tuple[ModuleEntry, ...]) -> tuple[ModuleEntry, ...]:
-        if twice := _twice(module.name.replace("-", "_") for module in value):
+        if twice := _twice(kernel_name(module.name) for module in value):
             raise ValueError(f"'{twice}' is there twice ('-' and '_' are the same to the kernel)")
+        try:
+            derived_order({kernel_name(one.name): [kernel_name(name) for name in one.requires] for one in value})
+        except ValueError as circle:
+            raise ValueError(f"modules cannot require each other in a circle: {circle}") from None
         return value
+
+    @field_validator("rpm", "deb")
+    @classmethod
+    def _built_elsewhere(cls, value: Rpm | Deb, info: ValidationInfo) -> Rpm | Deb:
+        on = [key for key in ("akmod", "dkms") if getattr(value, key, False)]
+        if on and info.data.get("requires"):
+            raise ValueError(
+                f"{' and '.join(on)} cannot be made of a project with [[requires]]: for kernels that were not foreseen "
+                "there are no symbols of the other driver to build on"
+            )
+        return value
+
+
+def kernel_name(module: str) -> str:
+    """Return a module's name as the kernel knows it."""
+    return module.replace("-", "_")
 
 
 def _twice(names: Iterable[str]) -> str:

@@ -11,6 +11,9 @@ from pkgkmod import data, modules
 from pkgkmod.model.project import Project
 from pkgkmod.modules.kconfig import header_lines, make_words
 from pkgkmod.modules.makefiles import usable_directory
+from pkgkmod.modules.ownmake import MAKE_FILE, make_text, modules_variables, own_make_variables
+from pkgkmod.modules.probefiles import write_probes
+from pkgkmod.modules.providers import provider_variables
 from pkgkmod.modules.survey import Survey
 
 STATIC_FILES = ("pkgkmod.mk", "Kbuild", "pkgkmod-pahole")
@@ -52,25 +55,33 @@ def write_build_folder(
     for name, text in packaging_texts().items():
         (destination / name).write_text(text, encoding="utf-8")
         (destination / name).chmod(0o755)
+    named = modules_variables(project, survey.rules)
     trees = sorted(path.name for path in (imported / "tree").iterdir() if usable_directory(path.name))
     variables = {
         "NAME": project.project.name,
         "VERSION": project.project.version,
-        "MODULES": " ".join(f"{rule.directory}/{rule.name}" for rule in survey.rules),
+        "MODULES": named.pop("MODULES"),
         "DIRECTORIES": " ".join(survey.directories),
         "TREES": " ".join(trees),
         "INCLUDE_FOLDERS": " ".join(include_folders),
         "HEADER_FOLDERS": " ".join(f for f in ("include", "include/uapi") if (destination / f).is_dir()),
         "EXTRA_CFLAGS": project.build.extra_cflags,
         "OPTIONS": " ".join(make_words(survey.overridden)),
+        **own_make_variables(project, destination),
     }
-    (destination / OPTIONS_FILE).write_text(_options_text(variables), encoding="utf-8")
+    if project.build.make:
+        (destination / MAKE_FILE).write_text(make_text(project, destination), encoding="utf-8")
+    providers = {**named, **provider_variables(project, survey.rules, destination)}
+    (destination / OPTIONS_FILE).write_text(_options_text(variables, providers), encoding="utf-8")
     (destination / KCONFIG_FILE).write_text(_header_text(survey), encoding="utf-8")
+    write_probes(project.probe, destination)
 
 
-def _options_text(variables: Mapping[str, str]) -> str:
+def _options_text(variables: Mapping[str, str], providers: Mapping[str, str]) -> str:
     lines = ["# What pkgkmod.mk builds, and with which kernel options."]
     lines += [f"{name} := {value}".rstrip() for name, value in variables.items()]
+    # The kernel's release may be in these, which is known later.
+    lines += [f"{name} = {value}" for name, value in providers.items()]
     return "\n".join(lines) + "\n"
 
 

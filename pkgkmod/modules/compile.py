@@ -11,6 +11,7 @@ from pathlib import Path
 from pkgkmod import data
 from pkgkmod.cachefolder import cache_folder
 from pkgkmod.command import Command, Completed
+from pkgkmod.data.kernelchanges import known_change
 from pkgkmod.errors import CompileError
 from pkgkmod.kernels.compiler import find_compiler, make_variables
 from pkgkmod.model.artifacts import BuiltModule, ModuleSet
@@ -20,9 +21,9 @@ from pkgkmod.programs import find_tool
 from pkgkmod.sandbox import Sandbox, isolation
 
 # gcc, clang and the assembler: FILE:LINE[:COLUMN]: [fatal ]error: TEXT; modpost: ERROR: modpost: TEXT; our own;
-# gcc of an option that it does not know: gcc: error: TEXT
+# gcc of an option that it does not know: gcc: error: TEXT. What configure scripts quote behind // is none.
 _ERROR = re.compile(
-    r"^(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: "
+    r"^(?!//)(?:[^\s:][^:]*:\d+:(?:\d+:)? (?:fatal )?error: |[^\s:][^:]*:\d+: Error: "
     r"|ERROR: modpost: |pkgkmod\.mk: error: |(?:\S*/)?(?:gcc|clang|cc1|ld)[\w.-]*: (?:fatal )?error: )(.*)$"
 )
 _MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* |^[^\s:]*:\d+: \*\*\* |^.*: (?:command )?not found$")
@@ -33,7 +34,9 @@ ASKED_ONCE = "pkgkmod-cc"
 _CCACHE_PLACE = Path("/tmp/pkgkmod-build")
 
 
-def compile_command(folder: Path, kernel: Kernel, build: Build, *, answers: Path | None = None) -> Command:
+def compile_command(
+    folder: Path, kernel: Kernel, build: Build, *, answers: Path | None = None, goal: str = "modules"
+) -> Command:
     """Describe the make that compiles the build folder `folder` for `kernel`, as a part of the common budget of jobs.
 
     `answers` is a folder that keeps what the compiler said about options, for other kernels with the same compiler.
@@ -59,7 +62,7 @@ def compile_command(folder: Path, kernel: Kernel, build: Build, *, answers: Path
         sandbox = replace(sandbox, shared=answers) if sandbox else None
     return Command(
         (
-            *("make", "-f", "pkgkmod.mk", "modules"),
+            *("make", "-f", "pkgkmod.mk", goal),
             f"KERNEL={kernel.uname_r}",
             f"KERNEL_TREE={kernel.tree}",
             *variables,
@@ -123,7 +126,7 @@ def raise_compile_error(done: Completed, kernel: Kernel, folder: Path) -> None:
     first = first_error(text.splitlines()) or (done.tail[-1] if done.tail else "make failed")
     raise CompileError(
         f"the modules do not compile for {kernel.uname_r}",
-        details=first,
+        details="\n".join(filter(None, (first, known_change(first)))),
         hint="a patch for this kernel, or other sources, may help; the log has the whole story",
         log=done.log,
     )

@@ -10,6 +10,8 @@ from pkgkmod.errors import ConfigError, SourceError, did_you_mean
 from pkgkmod.model.project import ModuleEntry, Project
 from pkgkmod.modules.kconfig import overrides
 from pkgkmod.modules.makefiles import ModuleRule, module_rules, usable_directory
+from pkgkmod.modules.ownmake import own_rules
+from pkgkmod.modules.providers import in_order
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ def survey(project: Project, tree: Path) -> Survey:
     Raise SourceError if the Makefiles define no module, ConfigError if they define none of the name
     that the project gives.
     """
-    folders = tuple(d for d in project.source.directories if (tree / d).is_dir())
-    rules = module_rules(tree, folders)
-    if project.module:
-        rules = tuple(_rule_of(entry, rules) for entry in project.module)
+    named = [entry.directory for entry in project.module if entry.directory]
+    folders = tuple(d for d in dict.fromkeys((*project.source.directories, *named)) if (tree / d).is_dir())
+    own = bool(project.build.make)
+    rules = own_rules(project, tree) if own else module_rules(tree, folders)
+    if project.module and not own:
+        rules = tuple(_rule_of(entry, rules) for entry in in_order(project.module))
     if not rules:
         raise SourceError(
             "the imported Makefiles define no module",

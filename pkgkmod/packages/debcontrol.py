@@ -20,6 +20,8 @@ from pkgkmod.packages.debnames import (
     meta_packages,
     package_names,
     packaged_version,
+    required_devel,
+    required_modules,
     source_name,
     spelled,
 )
@@ -56,7 +58,7 @@ def _source(facts: PackageFacts) -> Fields:
     job, info, distro = facts.job, facts.job.project.project, facts.job.distro
     needed = [*map(_spelled_text, distro.build_requires), *(["dh-sequence-dkms"] if job.project.deb.dkms else [])]
     # What depends on the machine is needed for these packages only: `dpkg-buildpackage -A` does without.
-    for_modules = [*_kernel_trees(job), "python3:any"]
+    for_modules = [*_kernel_trees(job), *_required_to_build(job), "python3:any"]
     return {
         "Source": source_name(job),
         "Section": "kernel",
@@ -75,6 +77,7 @@ def _modules(facts: PackageFacts, kernel: Kernel) -> Fields:
     needed = [job.distro.kernel_requires.format(uname_r=kernel.uname_r), "kmod"]
     if facts.firmware:
         needed.append(f"{firmware_name(job)} (>= {firmware_version(job)})")
+    needed += [required_modules(one, kernel.uname_r) for one in job.project.requires]
     about = f"The modules in this package are for Linux {kernel.uname_r}."
     return {
         "Package": package_names(job)[kernel.uname_r],
@@ -184,6 +187,12 @@ def _kernel_trees(job: Job) -> Iterable[str]:
     for kernel in job.kernels:
         needed = job.distro.kernel_build_requires.format(uname_r=kernel.uname_r)
         yield f"{_spelled_text(needed)} [{package_arch(kernel.arch, 'deb')}]"
+
+
+def _required_to_build(job: Job) -> Iterable[str]:
+    """Return the development packages of the drivers that this one builds on; most have all kernels in one."""
+    found = [required_devel(one, kernel.uname_r) for one in job.project.requires for kernel in job.kernels]
+    return dict.fromkeys(found)
 
 
 def _literal(text: str) -> str:

@@ -10,6 +10,7 @@ from pkgkmod.data.arches import package_arch
 from pkgkmod.errors import PackageError
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel
+from pkgkmod.model.requires import UNAME_R, Requirement
 from pkgkmod.packages.facts import Dependency
 
 
@@ -48,6 +49,22 @@ def dkms_name(job: Job) -> str:
 def firmware_name(job: Job) -> str:
     """Return the name of the package with firmware; Debian's own ones are called firmware-NAME."""
     return debian_name(f"{job.project.project.name}-firmware")
+
+
+def required_modules(requirement: Requirement, uname_r: str) -> str:
+    """Return the dependency on the modules of a driver that this one builds on, for a kernel."""
+    if not requirement.deb_package:
+        return debian_name(f"{requirement.label}-modules-{uname_r}")
+    return _required(requirement.deb_package, uname_r)
+
+
+def required_devel(requirement: Requirement, uname_r: str) -> str:
+    """Return the build dependency on what such a driver's development package has for a kernel."""
+    return _required(requirement.deb_devel or debian_name(f"{requirement.label}-modules-dev"), uname_r)
+
+
+def _required(text: str, uname_r: str) -> str:
+    return spelled(Dependency.parse(text.replace(UNAME_R, debian_name(uname_r))))
 
 
 def devel_name(job: Job) -> str:

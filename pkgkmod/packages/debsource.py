@@ -19,6 +19,8 @@ from pkgkmod.modules.buildfolder import (
     PATCHES_FOLDER,
     STATIC_FILES,
 )
+from pkgkmod.modules.ownmake import MAKE_FILE
+from pkgkmod.modules.probefiles import PROBES_FOLDER, PROBES_MAKEFILE
 from pkgkmod.packages.dep3 import patch_header
 from pkgkmod.packages.headers import LIST
 from pkgkmod.progress import Progress
@@ -30,7 +32,7 @@ from pkgkmod.sources.patches import PATCHES, SERIES, Patch, read_patches
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.+,=@~%][A-Za-z0-9_.+,=@~%/-]*")
 # In the archive these are pkgkmod's, or dpkg-source's own, and not what the patch was made for.
 _NOT_THE_SOURCES = {*STATIC_FILES, FINISH_FILE, DEPENDENCIES_FILE, OPTIONS_FILE, KCONFIG_FILE, LIST, "provenance.json"}
-_NOT_THE_SOURCES |= {PATCHES_FOLDER, "firmware", "debian", ".pc"}
+_NOT_THE_SOURCES |= {MAKE_FILE, PATCHES_FOLDER, PROBES_FOLDER, PROBES_MAKEFILE, "firmware", "debian", ".pc"}
 _REGULAR = ("100644", "100755")
 
 # Neither a packager's settings nor attributes in the sources may change a byte.

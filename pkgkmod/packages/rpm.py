@@ -10,6 +10,7 @@ from typing import Any
 from pkgkmod.data.arches import package_arch
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, rpm_suffix
+from pkgkmod.model.requires import UNAME_R, Requirement
 from pkgkmod.packages.facts import ChangelogEntry, Dependency, PackageFacts
 from pkgkmod.packages.firmware import rpm_files_entries
 from pkgkmod.templates import Templates
@@ -99,7 +100,11 @@ def spec_values(facts: PackageFacts) -> dict[str, Any]:
         "payload": settings.payload or distro.payload,
         "compression": settings.module_compression or distro.module_compression,
         "dependency_style": distro.dependency_style,
-        "build_requires": [spelled(Dependency.parse(text)) for text in distro.build_requires],
+        "requires": settings.requires,
+        "build_requires": [
+            *(spelled(Dependency.parse(text)) for text in distro.build_requires),
+            *settings.build_requires,
+        ],
         "stable_list": settings.stable_list and STABLE_LIST,
         "debuginfo": settings.debuginfo,
         "source_folder": f"/usr/src/kmods/{facts.top_folder}",
@@ -114,12 +119,24 @@ def spec_values(facts: PackageFacts) -> dict[str, Any]:
         "weak_modules": distro.override_folder.startswith("weak-updates/"),
         "akmod": settings.akmod and distro.akmods,
         "dkms": settings.dkms,
+        "required": [_required(one) for one in job.project.requires],
         "changelog": [_changelog_entry(entry) for entry in facts.changelog(evr)],
     }
 
 
 def _of_any_kernel(dependency: Dependency) -> Dependency:
     return replace(dependency, name=dependency.name.format(**_MACROS), version=dependency.version.format(**_MACROS))
+
+
+def _required(requirement: Requirement) -> dict[str, str]:
+    """Return what the templates say of a driver that this one builds on; %{1} is the kernel."""
+    devel = requirement.rpm_devel or f"%{{of_kernel {requirement.label}-kmod-devel-uname-r {UNAME_R}}}"
+    return {
+        "name": requirement.label,
+        "driver": requirement.driver,
+        "devel": devel.replace(UNAME_R, _MACROS["uname_r"]),
+        "package": (requirement.rpm_package or "").replace(UNAME_R, _MACROS["uname_r"]),
+    }
 
 
 def _newest(job: Job) -> list[tuple[str, str]]:

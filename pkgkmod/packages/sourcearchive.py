@@ -9,6 +9,7 @@ from pkgkmod.errors import ConfigError
 from pkgkmod.model.artifacts import Provenance
 from pkgkmod.model.project import Project
 from pkgkmod.modules.buildfolder import PATCHES_FOLDER, write_build_folder
+from pkgkmod.modules.probefiles import PROBES_FOLDER
 from pkgkmod.modules.survey import Survey, survey
 from pkgkmod.packages.debsource import AS_IMPORTED, DebianSources
 from pkgkmod.packages.firmware import find_firmware, write_firmware
@@ -51,7 +52,7 @@ def write_source_archive(
             prefix=top_folder,
             epoch=provenance.commit_epoch,
             content=project.source.archive,
-            whole=(FIRMWARE_FOLDER, PATCHES_FOLDER, *debian.originals),
+            whole=(FIRMWARE_FOLDER, PATCHES_FOLDER, PROBES_FOLDER, *debian.originals),
             shelf=shelf,
         )
     return found

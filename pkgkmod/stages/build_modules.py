@@ -14,7 +14,12 @@ from pkgkmod.model.artifacts import ModuleSet
 from pkgkmod.model.project import Project
 from pkgkmod.modules.buildfolder import static_texts, write_build_folder
 from pkgkmod.modules.compile import collect_modules, compile_command, raise_compile_error
+from pkgkmod.modules.ownmake import names_for
+from pkgkmod.modules.probefiles import ANSWERS, probe_ingredients
+from pkgkmod.modules.probes import ask_kernel, give_answers
+from pkgkmod.modules.providers import PROVIDERS_FOLDER
 from pkgkmod.modules.survey import survey
+from pkgkmod.packages.providers import provider_stamps, write_providers
 from pkgkmod.plugins import KernelUnit, Option, Work
 from pkgkmod.sources.reach import include_folders
 from pkgkmod.workspace import digest
@@ -60,7 +65,10 @@ class BuildModules:
             "kconfig": project.kconfig,
             "modules": [module.model_dump() for module in project.module],
             "extra_cflags": project.build.extra_cflags,
+            **probe_ingredients(project.probe),
+            **({"make": project.build.make} if project.build.make else {}),
             "name": [project.project.name, project.project.version],
+            **provider_stamps(project, unit.base, unit.kernel.uname_r, unit.label),
         }
 
     def run(self, work: Work[Any]) -> ModuleSet:
@@ -76,10 +84,16 @@ class BuildModules:
         with work.workspace.scratch() as scratch:
             folder = scratch / "build"
             write_build_folder(project, plan, imported, include_folders(imported / "tree"), folder)
+            write_providers(project, work.unit.base, kernel.uname_r, work.unit.label, folder / PROVIDERS_FOLDER)
             isolated = work.isolated
             if not isolated:
                 kernel = in_place(kernel, scratch / "kernel")
             answers = work.workspace.for_this_run(f"answers-{digest(stamps)[:12]}")
+            if project.probe:
+                found = ask_kernel(
+                    project.probe, kernel, project.build, scratch / "probes", work.run, options_asked=answers
+                )
+                shutil.copyfile(give_answers(found, kernel.uname_r, folder), work.folder / ANSWERS)
             command = compile_command(folder, kernel, project.build, answers=answers)
             if not isolated:
                 command = replace(command, argv=(*command.argv, f"KERNEL_ROOT={scratch / 'kernel'}"))
@@ -90,4 +104,4 @@ class BuildModules:
             for path in finished.iterdir():
                 if not path.name.startswith("."):
                     shutil.copyfile(path, work.folder / path.name)
-        return collect_modules(work.folder, plan.names, kernel, compiler.name)
+        return collect_modules(work.folder, names_for(project, kernel.uname_r, plan.names), kernel, compiler.name)

@@ -18,12 +18,16 @@ from pkgkmod.model.artifacts import ModuleSet, PackageFormat, SourceTree
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.places import Places
+from pkgkmod.model.project import Project
 from pkgkmod.modules.buildfolder import packaging_texts, static_texts
 from pkgkmod.modules.compile import first_error, kernel_sandbox
+from pkgkmod.modules.probefiles import probe_ingredients
+from pkgkmod.modules.providers import PROVIDERS_FOLDER
 from pkgkmod.modules.survey import survey
 from pkgkmod.packages.debsource import AS_IMPORTED, DebianSources
 from pkgkmod.packages.facts import PackageFacts
 from pkgkmod.packages.firmware import find_firmware
+from pkgkmod.packages.providers import provider_stamps, write_providers
 from pkgkmod.packages.sourcearchive import write_source_archive
 from pkgkmod.plugins import BUILDERS, Builder, JobUnit, RootBuilder, Work, load
 from pkgkmod.programs import tool_stamp
@@ -39,10 +43,13 @@ def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
         "project": project.project.model_dump(),
         "repository": project.source.repository,
         "modules": [module.model_dump() for module in project.module],
+        "requires": [one.model_dump(exclude={"project"}) for one in project.requires],
         "kconfig": project.kconfig,
         "extra_cflags": project.build.extra_cflags,
+        **({"make": project.build.make} if project.build.make else {}),
         "archive": project.source.archive,
         "makefile": {**static_texts(), **packaging_texts()},
+        **probe_ingredients(project.probe),
         "firmware": project.firmware.model_dump(),
         "firmware files": [(file.path, file.sha256) for file in find_firmware(unit.base, project.firmware)],
         "devel": project.devel.model_dump(),
@@ -100,10 +107,19 @@ def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, 
         found["settings"] = settings
     if compiles(unit):
         found["kernel trees"] = [kernel.identity for kernel in unit.job.kernels]
+    if compiles(unit) and unit.project.requires:
+        # Of what a root installs, only other projects are known here.
+        known = unit.project if builder.prebuilt else _with_projects_only(unit.project)
+        label = unit.job.source_label
+        found["required"] = [provider_stamps(known, unit.base, k.uname_r, label) for k in unit.job.kernels]
     if compiles(unit) and builder.prebuilt:  # it compiles with this machine's compilers, not with those of a root
         any_compiler = unit.project.build.any_compiler
         found["compilers"] = [compiler_stamps(kernel, any_compiler=any_compiler) for kernel in unit.job.kernels]
     return found
+
+
+def _with_projects_only(project: Project) -> Project:
+    return project.model_copy(update={"requires": tuple(one for one in project.requires if one.project)})
 
 
 def folder_for(work: Work[Any]) -> AbstractContextManager[Path]:
@@ -140,6 +156,9 @@ def make_places(work: Work[Any], folder: Path, *, source_only: bool = False, job
             for name in (*(module.file for module in modules.modules), modules.symvers):
                 shutil.copyfile(result.folder / name, place / name)
     kernels = _kernels_for(work, folder)
+    if kernels and compiles(work.unit):
+        for kernel in kernels:
+            write_providers(job.project, work.unit.base, kernel.uname_r, job.source_label, folder / PROVIDERS_FOLDER)
     return Places(
         folder=folder,
         arch=job.kernels[0].arch,
@@ -184,6 +203,8 @@ def run_build(work: Work[Any], command: Command, folder: Path) -> None:
         # Packages are made with this machine's programs, whatever the modules were compiled with.
         kernels = tuple(replace(kernel, root=None) for kernel in job.kernels)
         command = replace(command, sandbox=kernel_sandbox(folder, kernels))
+    if (folder / PROVIDERS_FOLDER).is_dir():
+        command = replace(command, env={**command.env, "PROVIDER_ROOT": str(folder / PROVIDERS_FOLDER)})
     done = work.run(replace(command, time_limit=build.time_limit))
     if done.ok:
         return

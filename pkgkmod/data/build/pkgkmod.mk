@@ -20,6 +20,8 @@
 # KERNEL_TREE  its build tree
 # KERNEL_CC    its compiler, with path or without; the kernel's own choice if empty
 # KERNEL_ROOT  folder below which the kernel's files lie at their paths, where they are not installed
+# PROVIDER_ROOT  folder below which the devel packages of drivers that this one builds on lie at their paths, where
+#              they are not installed
 # LLVM         1 (or -19) for a kernel that clang built
 # PREBUILT     folder with finished modules in PREBUILT/KERNEL/, used instead of compiling
 # MODULE_DIR   where the modules are installed
@@ -55,7 +57,7 @@ export DESTDIR MODULE_DIR STRIP COMPRESS SIGN_KEY SIGN_CERT SIGN_FILE SIGN_HASH 
 
 work     := $(CURDIR)/build/$(KERNEL)
 finished := modules/$(KERNEL)
-objects  := $(addsuffix .ko,$(MODULES))
+objects  := $(addsuffix .ko,$(MODULES) $(KERNEL_MODULES))
 sources  := $(CURDIR)/build/sources-$(KERNEL)
 
 # Debug information and __FILE__ name a place that does not depend on where this was built: two
@@ -65,6 +67,20 @@ flags := -ffile-prefix-map=$(work)=$(SOURCE_DIR)
 # Where the kernel's files were put together elsewhere than at the paths they were packaged for.
 KERNEL_ROOT ?=
 flags += $(if $(KERNEL_ROOT),-ffile-prefix-map=$(KERNEL_ROOT)=)
+
+# What the modules build on: PROVIDER_SYMBOLS are the Module.symvers of other drivers, PROVIDER_INCLUDES hold
+# FOLDER:PATH, where the sources in FOLDER find headers before they find the kernel's. Absolute paths are those of
+# devel packages.
+PROVIDER_ROOT ?= $(if $(wildcard pkgkmod-providers),$(CURDIR)/pkgkmod-providers)
+flags += $(if $(PROVIDER_ROOT),-ffile-prefix-map=$(PROVIDER_ROOT)=)
+symbols = $(addprefix $(PROVIDER_ROOT),$(PROVIDER_SYMBOLS))
+# $(1) is FOLDER and PATH.
+include_of = $(firstword $(1)):-I$(if $(filter /%,$(1)),$(PROVIDER_ROOT),$(work)/)$(lastword $(1))
+ifneq ($(PROVIDER_INCLUDES),)
+export PKGKMOD_INCLUDES := $(foreach pair,$(PROVIDER_INCLUDES),$(call include_of,$(subst :, ,$(pair))))
+endif
+# A driver's own make starts kbuild in its own way, where these come behind the kernel's own headers only.
+behind = $(if $(OWN_MAKE),$(foreach pair,$(PKGKMOD_INCLUDES),$(lastword $(subst :, ,$(pair)))))
 
 # Puts the sources into a folder, with the patches that are for some kernels only: each line of the
 # series is STRIP FILE PATTERN...
@@ -82,15 +98,38 @@ pahole = $(and $(wildcard $(KERNEL_TREE)/vmlinux),$(shell command -v pahole))
 
 # kbuild reads the options from the kernel's .config; variables on the command line win over it, and
 # the header does the same for the compiler (it comes after the kernel's own autoconf.h).
-kbuild = $(MAKE) -C $(KERNEL_TREE) M=$(work) \
+settings = \
 	$(if $(KERNEL_CC),CC="$(KERNEL_CC)") $(if $(LLVM),LLVM=$(LLVM)) $(if $(pahole),PAHOLE=$(work)/pkgkmod-pahole) \
-	KCPPFLAGS="-include $(work)/pkgkmod-kconfig.h $(addprefix -I$(work)/,$(INCLUDE_FOLDERS))" \
+	KCPPFLAGS="-include $(work)/pkgkmod-kconfig.h $(addprefix -I$(work)/,$(INCLUDE_FOLDERS)) $(answers_flag) $(behind)" \
 	KCFLAGS="$(flags) $(EXTRA_CFLAGS)" KAFLAGS="$(flags)" \
+	$(if $(symbols),KBUILD_EXTRA_SYMBOLS="$(symbols)") \
 	$(OPTIONS)
+kbuild = $(MAKE) -C $(KERNEL_TREE) M=$(work) $(settings) modules
+symvers = sed 's|$(work)/||' $(work)/Module.symvers
 
-.PHONY: modules install finish install-sources install-devel install-firmware greylist clean
+# A driver with a make of its own: a shell runs the commands in pkgkmod-make. Makes that these start get the settings
+# as if they were on each one's command line, and nothing else from here.
+ifneq ($(OWN_MAKE),)
+export KERNEL KERNEL_TREE
+kbuild = $(MAKE) -f pkgkmod.mk own-make $(settings)
+symvers = find $(work) -name Module.symvers -exec cat {} + | sed 's|$(work)/||' | LC_ALL=C sort -u
+ifneq ($(MAKECMDGOALS),own-make)
+MAKEOVERRIDES :=
+endif
+endif
+own-make:
+	+@cd '$(work)/$(OWN_MAKE)' && env -u DESTDIR -u MODULE_DIR -u STRIP -u COMPRESS -u SIGN_KEY -u SIGN_CERT \
+		-u SIGN_FILE -u SIGN_HASH -u SOURCE_DIR -u DEVEL_DIR -u FIRMWARE_DIR \
+		SOURCES='$(work)/$(OWN_MAKE)' sh -e '$(CURDIR)/pkgkmod-make'
+
+.PHONY: modules own-make install finish install-sources install-devel install-firmware greylist clean
 
 modules: $(finished)/.finished
+
+# Where the project has questions to kernels, the answers are given to its sources.
+answers :=
+answers_flag :=
+-include pkgkmod-probes.mk
 
 ifneq ($(PREBUILT),)
 $(finished)/.finished:
@@ -98,15 +137,18 @@ $(finished)/.finished:
 	cp $(foreach object,$(notdir $(objects)),$(PREBUILT)/$(KERNEL)/$(object)) $(PREBUILT)/$(KERNEL)/Module.symvers $(@D)
 	touch $@
 else
-$(finished)/.finished:
+$(finished)/.finished: $(answers)
 	mkdir -p $(@D)
+	@for file in $(symbols); do test -r "$$file" || { \
+		echo "pkgkmod.mk: error: there is no $$file: the devel package that has it is needed"; exit 1; }; done
 	$(call unpack,$(work))
 	cp Kbuild pkgkmod-options.mk pkgkmod-kconfig.h $(work)
 	install -m 0755 pkgkmod-pahole $(work)
+	$(if $(answers),install -D -m 0644 $(answers) $(work)/pkgkmod-include/compat/config.h)
 	$(call apply_patches,$(work))
-	+$(kbuild) modules
+	+$(kbuild)
 	cp $(addprefix $(work)/,$(objects)) $(@D)
-	sed 's|$(work)/||' $(work)/Module.symvers > $(@D)/Module.symvers
+	$(symvers) > $(@D)/Module.symvers
 	touch $@
 endif
 
