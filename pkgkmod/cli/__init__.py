@@ -29,6 +29,7 @@ COMMANDS = {
         "info_commands:kconfig",
         "List the kernel options of the sources, and where each value is from.",
     ),
+    "probe": ("probe_command:probe", "Show what each kernel answers to the project's questions."),
     "kernels": ("kernel_commands:kernels", "List, fetch and remove the kernels that can be built for."),
     "lock": ("kernel_commands:lock", "Pin commit, patches and kernels in pkgkmod.lock."),
     "rebuild": ("rebuild_command:rebuild", "Build again elsewhere, and compare every byte."),
@@ -36,6 +37,8 @@ COMMANDS = {
     "update_kabi": ("kabi_command:update_kabi", "Put the symbols that modules use on a kernel tree's kABI list."),
     "publish": ("publish_command:publish", "Put finished packages into a repository for apt, dnf or zypper."),
     "iso": ("iso_command:iso", "Show and check driver disks, whoever made them."),
+    "import": ("import_command:import_group", "Make a project file of another tool's project."),
+    "export": ("export_command:export", "Write the project in the form of another tool: dkms."),
     "distros": ("info_commands:distros", "List the distributions that can be targets."),
     "completion": ("info_commands:completion", "Print the completion script for a shell."),
 }

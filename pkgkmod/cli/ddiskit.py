@@ -61,9 +61,13 @@ def with_sources(invocation: Invocation, given: Mapping[str, Any]) -> tuple[Invo
     no project file yet, one is made, as ddiskit did.
     """
     from pkgkmod.cachefolder import cache_folder
+    from pkgkmod.cli.moduleconfig import with_files
+    from pkgkmod.config.importers.ddiskitini import is_module_config
     from pkgkmod.config.write import record_source
     from pkgkmod.sources.repository import resolve_source
 
+    if is_module_config(invocation.config):
+        return with_files(invocation, dry_run=given["dry_run"]), lambda: None
     chosen = {key: invocation.settings.get(f"source.{key}") for key in ("repository", "revision", "directories")}
     if not invocation.config.exists():
         _new_project(invocation.config, chosen, given)

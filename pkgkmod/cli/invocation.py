@@ -63,16 +63,22 @@ class Invocation:
 
     def load(self) -> Loaded:
         """Load the project with all its layers; write it out where -d or -o ask for that."""
+        from pkgkmod.config.importers.ddiskitini import is_module_config
         from pkgkmod.config.load import load
         from pkgkmod.config.show import as_toml
 
-        loaded = load(
-            self.config,
-            overrides=self.overrides,
-            profile=self.profile,
-            profile_dir=self.profile_dir,
-            settings=self.settings,
-        )
+        if is_module_config(self.config):
+            from pkgkmod.cli.moduleconfig import load_module_config
+
+            loaded = load_module_config(self)
+        else:
+            loaded = load(
+                self.config,
+                overrides=self.overrides,
+                profile=self.profile,
+                profile_dir=self.profile_dir,
+                settings=self.settings,
+            )
         if self.dump_to == Path("-"):
             click.echo(as_toml(loaded), err=True)
         elif self.dump_to:

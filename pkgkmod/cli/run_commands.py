@@ -29,6 +29,7 @@ def run_stages(
     invocation: Invocation, stages: Sequence[str], given: Mapping[str, Any], *, force: Sequence[str] = ()
 ) -> None:
     """Run stages and what they need, or show the plan; print what was made."""
+    from pkgkmod.cli.moduleconfig import keep_sources
     from pkgkmod.engine.execute import execute
     from pkgkmod.workspace import Workspace
 
@@ -41,6 +42,7 @@ def run_stages(
         if given.get("dry_run"):
             _print_plan(selection, workspace, invocation)
             return
+        keep_sources(invocation, progress)
         run = execute(selection, workspace, progress)
     finally:
         progress.close()
@@ -115,6 +117,7 @@ def select(
         tuple(force),
         targets=targets,
         absent=resolved.absent,
+        excluded=resolved.excluded,
         fail_fast=not given.get("keep_going", True),
     )
 
@@ -130,6 +133,11 @@ def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) ->
             JsonLines().event("plan", stage="fetch", target="_", kernel=release, action="FETCH", reason=offer.archive)
         else:
             click.echo(f"{click.style('FETCH', fg='green')} kernel {release}: {human_size(offer.size)}")
+    for release, why in selection.excluded.items():
+        if invocation.json_lines:
+            JsonLines().event("plan", stage="build_modules", target="_", kernel=release, action="EXCLUDED", reason=why)
+        else:
+            click.echo(f"{'SKIP':5} kernel {release}: {why}")
     for decision in make_plan(selection, workspace):
         stage, target, kernel = decision.step.key
         reason = "its kernel is not here yet" if kernel in missing else decision.reason

@@ -36,6 +36,7 @@ from pkgkmod.config.mistakes import (
     sections,
 )
 from pkgkmod.config.positions import KeyPath
+from pkgkmod.config.required import with_names
 from pkgkmod.errors import did_you_mean
 from pkgkmod.model.project import Project
 
@@ -66,18 +67,21 @@ def load(
     profile: str | None = None,
     profile_dir: Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    above: tuple[Path, ...] = (),
+    own_layers: Sequence[Layer] = (),
 ) -> Loaded:
     """Read the project file and all other layers; raise ConfigError with all mistakes at once.
 
-    `overrides` are texts `key=value` (-C); `settings` are values by dotted key, from a command's options.
+    `overrides` are texts `key=value` (-C); `settings` are values by dotted key, from a command's options. `above` are
+    the files of projects that require this one. `own_layers` are what `path` says where it is another tool's.
     """
     path = path.absolute()
     mistakes: list[Mistake] = []
     layers = user_layers(mistakes)
     if profile is not None:
         layers.append(profile_layer(profile, profile_dir, path.parent, mistakes))
-    own = file_layer("project", path, mistakes)
-    layers.append(own)
+    layers += own_layers or [file_layer("project", path, mistakes)]
+    own = layers[-1]
     layers += [layer for text in overrides if (layer := override_layer(text, mistakes))]
     layers += _of_options(settings)
     name = printable(short(path))
@@ -91,7 +95,10 @@ def load(
             return str(own.origin(key))
         return str(next((origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in origins), own.origin(())))
 
-    return Loaded(validate(values, place, name), origins, path)
+    project = validate(values, place, name)
+    if project.requires or any(module.requires for module in project.module):
+        project = with_names(project, path, above, place, lambda file: load(file, above=(*above, path)).project)
+    return Loaded(project, origins, path)
 
 
 def _of_options(settings: Mapping[str, Any] | None) -> list[Layer]:
