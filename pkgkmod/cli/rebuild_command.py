@@ -38,7 +38,7 @@ def rebuild(ctx: click.Context, /, compare: bool, keep: Path | None, **given: An
     from pkgkmod.engine.execute import execute
     from pkgkmod.engine.plan import default_stages
     from pkgkmod.jobserver import sensible_jobs
-    from pkgkmod.plugins import SourceUnit
+    from pkgkmod.plugins import ProjectUnit, SourceUnit
     from pkgkmod.workspace import Workspace
 
     jobs = given["jobs"] or sensible_jobs(0) + 1
@@ -60,7 +60,9 @@ def rebuild(ctx: click.Context, /, compare: bool, keep: Path | None, **given: An
         if run.failure:
             raise run.failure
         if compare:
-            made = [r for key, r in run.results.items() if not isinstance(run.steps[key].unit, SourceUnit)]
+            # The disk of a part of the targets is another one.
+            left_out = (SourceUnit, ProjectUnit) if given["target"] or given["kernel"] else SourceUnit
+            made = [r for key, r in run.results.items() if not isinstance(run.steps[key].unit, left_out)]
             _compare(loaded, made, invocation, same_inputs=not given["from_source"])
         elif keep:
             click.echo(f"built in {folder}")
