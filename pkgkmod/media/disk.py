@@ -102,13 +102,13 @@ def make_images(order: DiskOrder, destination: Path, draft: DiskDraft) -> tuple[
             copy_file(file, draft.folder / name)
     for package in order.sources:
         copy_file(package.path, draft.folder / SOURCES / package.path.name)
-    if order.disk.extra:
-        _copy_extra(order.base / Path(order.disk.extra).expanduser(), draft.folder)
     names = _image_names(order, tuple(duds))
     files: dict[str, tuple[str, ...]] = {"dud": tuple(duds), **{str(carrier): ones for carrier, ones in names.items()}}
     text = readme(order.name, layouts, files)
     for folder in (draft.folder, destination):
         (folder / README).write_text(text, encoding="utf-8")
+    if order.disk.extra:  # last: nothing of the disk is written over
+        _copy_extra(order.base / Path(order.disk.extra).expanduser(), draft.folder)
     set_times(draft.folder, draft.epoch)
     made = {image.file: image for image in _carried(order, names, duds, destination, draft)}
     return tuple(made[file] for files in names.values() for file in files)

@@ -16,13 +16,10 @@ def copy_file(source: Path, destination: Path) -> None:
 
 def set_times(folder: Path, epoch: int) -> None:
     """Give every file, link and folder below `folder`, and itself, the time `epoch`; files 0444, folders 0755."""
-    for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            path = Path(parent, name)
-            if not path.is_symlink():
+    for parent, _, _ in os.walk(folder, topdown=False):
+        for path in Path(parent).iterdir():  # links to folders are not among the names of files
+            if path.is_file() and not path.is_symlink():
                 path.chmod(0o444)
             os.utime(path, (epoch, epoch), follow_symlinks=False)
-        for path in Path(parent).iterdir():
-            os.utime(path, (epoch, epoch), follow_symlinks=False)
         Path(parent).chmod(0o755)
-        os.utime(parent, (epoch, epoch))
+    os.utime(folder, (epoch, epoch))

@@ -6,13 +6,13 @@ import pytest
 
 from pkgkmod.data.distros import find_distro, known_distros
 from pkgkmod.errors import DiskError, InputError
-from pkgkmod.media.disk import sort_out
+from pkgkmod.media.disk import DiskOrder, make_images, sort_out
 from pkgkmod.media.findings import CODES
 from pkgkmod.media.lint import check_root, in_order, refuse_errors
 from pkgkmod.media.matching import matches
 from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding, ModuleFacts, PackageFacts, Provide
 from pkgkmod.model.packaging import Disk, Signing
-from pkgkmod.plugins import LAYOUTS, load, registered
+from pkgkmod.plugins import LAYOUTS, DiskDraft, load, registered
 
 KERNEL = "5.14.0-427.el9.x86_64"
 
@@ -130,6 +130,17 @@ def test_files_for_unattended_installation_must_not_lie_at_the_root(name, tmp_pa
     (tmp_path / name).touch()
     _, findings = checked(package(), disk=Disk(extra=str(tmp_path)))
     assert "DISK007" in codes(findings, "error")
+
+
+def test_files_of_the_project_take_the_place_of_nothing_on_the_disk(tmp_path):
+    for name in ("extra", "disk", "scratch", "made"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "extra/README.txt").write_text("mine\n")
+    bare = find_distro("el9").model_copy(update={"installers": {}})
+    order = DiskOrder("hello-1.0", (DiskRelease(bare, (package(),)),), (), Disk(extra="extra"), tmp_path)
+    draft = DiskDraft(tmp_path / "disk", tmp_path / "scratch", order.name, order.epoch, pytest.fail)
+    with pytest.raises(InputError, match="would be written over"):
+        make_images(order, tmp_path / "made", draft)
 
 
 def test_errors_end_the_run_unless_they_are_only_to_be_said():
