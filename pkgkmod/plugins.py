@@ -20,8 +20,9 @@ from pkgkmod.command import Command, Completed, is_stopping, run
 from pkgkmod.errors import PkgkmodError, PluginError, did_you_mean
 from pkgkmod.jobserver import JobServer
 from pkgkmod.model.artifacts import Artifact, PackageFormat, Recipe
-from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, Finding, FoundTree
+from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, FoundTree
 from pkgkmod.model.fields import CheckLevel
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, KernelOffer, PackageFile
 from pkgkmod.model.packaging import Disk

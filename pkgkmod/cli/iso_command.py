@@ -20,7 +20,7 @@ from pkgkmod.progress import JsonLines, escape_controls
 if TYPE_CHECKING:
     from pkgkmod.media.contents import VolumeContents
     from pkgkmod.media.images import OpenedDisk
-    from pkgkmod.model.disk import Finding
+    from pkgkmod.model.finding import Finding
     from pkgkmod.model.packaging import Disk
     from pkgkmod.model.project import Project
 

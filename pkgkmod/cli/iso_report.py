@@ -18,7 +18,7 @@ from pkgkmod.progress import JsonLines, escape_controls
 if TYPE_CHECKING:
     from pkgkmod.media.contents import Row, VolumeContents
     from pkgkmod.media.images import OpenedDisk
-    from pkgkmod.model.disk import Finding
+    from pkgkmod.model.finding import Finding
 
 NAMED = 8
 """Files, packages and kernels that are named in a sentence."""

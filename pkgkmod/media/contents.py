@@ -21,8 +21,9 @@ from pkgkmod.media.packages import FORMATS, read_module, read_packages
 from pkgkmod.media.readme import README
 from pkgkmod.media.releases import release_of
 from pkgkmod.media.volumes import Volume
-from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding, FoundTree, ModuleFacts
+from pkgkmod.model.disk import DiskPackage, DiskRelease, FoundTree, ModuleFacts
 from pkgkmod.model.distro import Distro
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk, Signing
 from pkgkmod.plugins import LAYOUTS, Layout, load, registered
 from pkgkmod.progress import Progress

@@ -17,8 +17,9 @@ from pkgkmod.media.folder import copy_file, set_times
 from pkgkmod.media.lint import check_disk, check_root, in_order, layouts_of
 from pkgkmod.media.readme import README, readme
 from pkgkmod.model.artifacts import DiskImage
-from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding
+from pkgkmod.model.disk import DiskPackage, DiskRelease
 from pkgkmod.model.distro import Distro
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Carrier, Disk, Signing
 from pkgkmod.plugins import LAYOUTS, DiskDraft, load
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pkgkmod.model.disk import Finding, Severity
+from pkgkmod.model.finding import Finding, Severity
 
 
 class Meaning(NamedTuple):

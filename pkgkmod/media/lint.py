@@ -11,7 +11,8 @@ from pathlib import Path
 from pkgkmod.errors import DiskError
 from pkgkmod.media.findings import finding
 from pkgkmod.media.matching import matches
-from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding, ModuleFacts, Severity
+from pkgkmod.model.disk import DiskPackage, DiskRelease, ModuleFacts
+from pkgkmod.model.finding import Finding, Severity
 from pkgkmod.model.packaging import Disk, Signing
 from pkgkmod.modules.kabifiles import MACHINES
 from pkgkmod.plugins import LAYOUTS, Layout, load

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,8 +26,8 @@ from pkgkmod.media.factscache import recall, remember
 from pkgkmod.model.artifacts import PackageFormat
 from pkgkmod.model.disk import DiskPackage, ModuleFacts, PackageFacts, Provide
 from pkgkmod.modules.kabifiles import machine_name
-from pkgkmod.modules.kmod_deps import Module, ModuleError, module_name, parse_module, unpacked
-from pkgkmod.programs import find_tool
+from pkgkmod.modules.kmod_deps import Module, ModuleError, module_name, parse_module
+from pkgkmod.packages.modulefiles import plain_bytes
 from pkgkmod.progress import Progress, escape_controls
 
 Run = Callable[[Command], Completed]
@@ -246,7 +245,7 @@ def _read(facts: ModuleFacts, content: bytes) -> ModuleFacts:
     try:
         if not content:
             raise ModuleError(path, "it is empty")
-        plain = _unpacked(content)
+        plain = plain_bytes(content, path)
         module = parse_module(plain, path)
         real = next((kind for magic, kind in _MAGIC.items() if content.startswith(magic)), "none")
         if real != named:
@@ -268,16 +267,6 @@ def _said(module: Module, plain: bytes) -> dict[str, object]:
         "depends": tuple(_one_line(name) for name in depends if name),
         "signed": plain.endswith(_SIGNED),
     }
-
-
-def _unpacked(content: bytes) -> bytes:
-    if not content.startswith(b"\x28\xb5\x2f\xfd"):
-        return unpacked(content, "")
-    find_tool("zstd", needed_for="compressed modules")
-    with tempfile.NamedTemporaryFile(prefix="pkgkmod-") as file:
-        file.write(content)
-        file.flush()
-        return unpacked(content, file.name)
 
 
 def _is_plain(path: str) -> bool:

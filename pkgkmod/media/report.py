@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pkgkmod.model.disk import Finding
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk
 from pkgkmod.progress import JsonLines, Progress
 

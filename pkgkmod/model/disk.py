@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from pkgkmod.model.distro import Distro
 
-Severity = Literal["error", "warning", "note"]
-
 
 class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -123,21 +121,6 @@ class DiskRelease:
         """Return the binary packages for a machine, those for all machines among them."""
         wanted = ("", machine)
         return tuple(p for p in self.packages if p.facts.kind == "binary" and p.facts.machine in wanted)
-
-
-class Finding(_Facts):
-    """Something about a disk that a packager should know, with its cure."""
-
-    code: str
-    """DISK and three digits; a plugin's own begin with another word."""
-    severity: Severity
-    """error: an installer would not take it, or load it; warning: under some circumstances; note: as it should be."""
-    subject: str
-    """What it is about: a package, a module in it (`PACKAGE: PATH`), or a folder."""
-    text: str
-    """What is wrong, in one sentence without a full stop."""
-    cure: str
-    """What to do about it; may be empty for a note."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class SizeReport:
 
 LAYOUT = """
 import shutil
-from pkgkmod.model.disk import Finding
+from pkgkmod.model.finding import Finding
 
 
 class Tower:

@@ -10,7 +10,8 @@ from pkgkmod.media.disk import DiskOrder, make_images, sort_out
 from pkgkmod.media.findings import CODES
 from pkgkmod.media.lint import check_root, in_order, refuse_errors
 from pkgkmod.media.matching import matches
-from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding, ModuleFacts, PackageFacts, Provide
+from pkgkmod.model.disk import DiskPackage, DiskRelease, ModuleFacts, PackageFacts, Provide
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk, Signing
 from pkgkmod.plugins import LAYOUTS, DiskDraft, load, registered
 

@@ -17,7 +17,8 @@ from pkgkmod.formats.debpackage import convert, open_package
 from pkgkmod.media.findings import finding
 from pkgkmod.media.layouts.debianchecks import DATA_ENDINGS, FOLDER, LABEL, check_debian, file_name
 from pkgkmod.model.artifacts import PackageFormat
-from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, Finding, FoundTree
+from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, FoundTree
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk
 from pkgkmod.plugins import DiskDraft
 

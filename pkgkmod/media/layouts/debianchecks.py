@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from pkgkmod.errors import InputError
 from pkgkmod.formats.debindex import read_deb_control
 from pkgkmod.media.findings import finding
-from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding
+from pkgkmod.model.disk import DiskPackage, DiskRelease
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk
 
 FOLDER = "debian-drivers"

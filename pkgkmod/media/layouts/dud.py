@@ -26,7 +26,8 @@ from pkgkmod.media.folder import copy_file
 from pkgkmod.media.layouts.dudchecks import check_installed, check_kernels, check_updates
 from pkgkmod.media.layouts.dudtrees import AGAMA, LINUXRC, Tree, kernels_of, load_order, plan, stem_of
 from pkgkmod.model.artifacts import PackageFormat
-from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, Finding, FoundTree
+from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, FoundTree
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.kernel import KernelRelease
 from pkgkmod.model.packaging import Disk
 from pkgkmod.modules.kmod_deps import ModuleError, unpacked

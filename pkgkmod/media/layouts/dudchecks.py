@@ -9,7 +9,8 @@ from pkgkmod.errors import InputError
 from pkgkmod.formats.rpmpackage import read_headers
 from pkgkmod.media.findings import finding
 from pkgkmod.media.layouts.dudtrees import FLAVOUR, Tree, chosen, kernel_name, kernels_of, plan, stem_of
-from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding
+from pkgkmod.model.disk import DiskPackage, DiskRelease
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk
 
 _FIRMWARE = ("/lib/firmware/", "/usr/lib/firmware/")

@@ -25,7 +25,8 @@ from pkgkmod.media.folder import copy_file, set_times
 from pkgkmod.media.layouts.rhdd3checks import NAME, check_release, check_together, kernels_of
 from pkgkmod.media.matching import matches
 from pkgkmod.model.artifacts import PackageFormat
-from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, Finding, FoundTree
+from pkgkmod.model.disk import DiskListing, DiskPackage, DiskRelease, FoundTree
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk
 from pkgkmod.plugins import DiskDraft
 

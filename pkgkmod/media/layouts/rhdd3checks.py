@@ -11,8 +11,9 @@ from typing import NamedTuple
 from pkgkmod.data.distros import find_distro, known_distros
 from pkgkmod.media.findings import finding
 from pkgkmod.media.matching import matches
-from pkgkmod.model.disk import DiskPackage, DiskRelease, Finding
+from pkgkmod.model.disk import DiskPackage, DiskRelease
 from pkgkmod.model.distro import Distro
+from pkgkmod.model.finding import Finding
 from pkgkmod.model.packaging import Disk
 
 NAME = "rhdd3"

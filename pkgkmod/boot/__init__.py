@@ -1,0 +1,1 @@
+"""Booting kernels in an emulated machine, to see what loads."""

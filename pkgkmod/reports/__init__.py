@@ -1,0 +1,1 @@
+"""Pages and lists about what was built: for people, and for programs."""
