@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +129,8 @@ def _read(invocation: Invocation, package: Path, more: Sequence[Path], scratch: 
     sources = opened[0]
     with progress.step(f"Asking {sources.name} about {len(kernels)} kernels"):
         reader = Reader(sources, tuple(opened[1:]), scratch, isolated=isolated, progress=progress)
-        confs = tuple(reader.read(kernel) for kernel in kernels)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # each in a sandbox of its own
+            confs = tuple(pool.map(reader.read, kernels))
     names = {one.plain_name: one.folder for one in opened}
     if len(names) != len(opened):
         raise UsageError("two of the packages are in folders of the same name")

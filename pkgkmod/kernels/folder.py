@@ -37,4 +37,4 @@ class FolderKernels:
             found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
             if not found:
                 raise KernelError(f"no kernel build tree at {path}", hint="correct plugin.folder.paths")
-            yield from (read_kernel(folder, self.name) for folder in found)
+            yield from (read_kernel(folder, self.name, identify=False) for folder in found)

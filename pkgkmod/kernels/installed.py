@@ -23,6 +23,6 @@ class InstalledKernels:
         for build in sorted(MODULES.glob("*/build")):
             if (build / "Makefile").exists():
                 try:
-                    yield read_kernel(build.resolve(), self.name)
+                    yield read_kernel(build.resolve(), self.name, identify=False)
                 except KernelError:
                     continue  # half-removed headers packages are common; `kernel not found` names the rest

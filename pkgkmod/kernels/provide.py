@@ -13,6 +13,7 @@ from pkgkmod.kernels.compiler import compiler_stamps
 from pkgkmod.kernels.roots import host_tools_complaint, recipe_for, root_folder
 from pkgkmod.kernels.select import Found
 from pkgkmod.kernels.store import Store
+from pkgkmod.kernels.tree import identified
 from pkgkmod.model.kernel import Kernel, KernelOffer
 from pkgkmod.model.project import Build
 from pkgkmod.plugins import KERNEL_SOURCES, KernelArchive, load
@@ -36,7 +37,7 @@ def provide_kernels(
         for item in found:
             try:
                 kernel = item if isinstance(item, Kernel) else _provided(item, store, fetch=fetch, progress=progress)
-                ready[kernel.uname_r] = _with_root(kernel, build, make=fetch, progress=progress)
+                ready[kernel.uname_r] = _with_root(identified(kernel), build, make=fetch, progress=progress)
             except PkgkmodError as error:
                 absent[item.uname_r] = error
     return ready, absent

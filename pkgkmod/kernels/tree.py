@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pkgkmod.data.arches import machine_of
@@ -20,10 +21,18 @@ _UTS_RELEASE = re.compile(r'#define UTS_RELEASE "([^"]+)"')
 _INCLUDED = re.compile(r"^include ((?:/|\.\./)[^\s$]+)/Makefile$", re.MULTILINE)
 
 
-def read_kernel(tree: Path, source: str, *, mounts: tuple[Mount, ...] = (), offer: KernelOffer | None = None) -> Kernel:
+def read_kernel(
+    tree: Path,
+    source: str,
+    *,
+    mounts: tuple[Mount, ...] = (),
+    offer: KernelOffer | None = None,
+    identify: bool = True,
+) -> Kernel:
     """Read the build tree in `tree`; raise KernelError that says what is missing in it.
 
-    With `mounts`, `tree` is the path it was packaged for, and the files lie where the mounts say.
+    With `mounts`, `tree` is the path it was packaged for, and the files lie where the mounts say. Without `identify`,
+    the kernel's identity, for which all files are asked for their times, is left to `identified`.
     """
     tree = Path(os.path.abspath(tree))
     place = seen_at(tree, mounts)
@@ -34,17 +43,26 @@ def read_kernel(tree: Path, source: str, *, mounts: tuple[Mount, ...] = (), offe
     for folder in needs:
         if not (seen_at(folder, mounts) / "Makefile").is_file():
             raise KernelError(f"the kernel build tree {place} includes {folder}, which is not there")
-    return Kernel(
+    kernel = Kernel(
         release=_release(place),
         arch=_arch(options, place),
         tree=tree,
         source=source,
-        identity=offer.identity if offer else _identity(tuple(seen_at(path, mounts) for path in (tree, *needs))),
+        identity=offer.identity if offer else "",
         compiler=_compiler(options),
         also_needs=needs,
         mounts=mounts,
         offer=offer,
     )
+    return identified(kernel) if identify else kernel
+
+
+def identified(kernel: Kernel) -> Kernel:
+    """Return a kernel with its identity; one that has it stays as it is."""
+    if kernel.identity:
+        return kernel
+    folders = (kernel.tree, *kernel.also_needs)
+    return replace(kernel, identity=_identity(tuple(seen_at(path, kernel.mounts) for path in folders)))
 
 
 def packaged_folders(root: Path) -> Iterator[Mount]:

@@ -179,7 +179,7 @@ class Kernel:
     source: str
     """Kernel source plugin that found it."""
     identity: str
-    """Digest of the build tree's content."""
+    """Digest of the build tree's content; empty as long as nobody asked for it (kernels.tree.identified)."""
     compiler: Compiler | None
     """Compiler that built the kernel; None where its .config does not say."""
     also_needs: tuple[Path, ...] = ()

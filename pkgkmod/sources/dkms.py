@@ -114,7 +114,7 @@ class Reader:
 
     def read(self, kernel: Kernel) -> DkmsConf:
         """Return what the file says for a kernel; raise InputError if it does not come to its end."""
-        with self._fresh_folder() as folder:
+        with self._fresh_folder(kernel.uname_r) as folder:
             tree = kernel.tree if self._isolated else in_place(kernel, folder / "kernel").tree
             place = Path(SOURCE_TREE, self._sources.name) if self._isolated else self._sources.folder
             reader = folder / _READER
@@ -144,8 +144,8 @@ class Reader:
         return DkmsConf(kernel.uname_r, kernel.arch, str(tree), str(place), values, **facts)  # type: ignore[arg-type]
 
     @contextmanager
-    def _fresh_folder(self) -> Iterator[Path]:
-        folder = self._scratch / "reading"
+    def _fresh_folder(self, uname_r: str) -> Iterator[Path]:
+        folder = self._scratch / f"reading-{uname_r}"
         folder.mkdir()
         try:
             yield folder
