@@ -14,6 +14,9 @@ import pytest
 from pkgkmod import cli, programs, sandbox
 from tests.fixtures.machine import CHECKOUT, pkgkmod, project
 
+NAP = f"sleep 100.{os.getpid()}"
+"""What nobody else on the machine does."""
+
 
 @pytest.fixture
 def ready(tmp_path, hello, kernel):
@@ -252,7 +255,7 @@ def test_an_interrupted_build_leaves_nothing_half_done(ready, number, code):
     break_source(ready, '#include "/dev/stdin"\n')  # reading what never comes: the compiler hangs
     (makefile,) = (ready / "results").glob("prepare_sources/*/*/*/tree/drivers/misc/hello/Makefile")
     good = makefile.read_text()
-    makefile.write_text(good + "$(shell echo $$PPID; sleep 100)\n")
+    makefile.write_text(f"{good}$(shell echo $$PPID; {NAP})\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "pkgkmod", "build"],
         cwd=ready,
@@ -262,7 +265,7 @@ def test_an_interrupted_build_leaves_nothing_half_done(ready, number, code):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     for _ in range(600):
-        if any("sleep 100" in words for words in command_lines()):
+        if any(NAP in words for words in command_lines()):
             break
         time.sleep(0.05)
     process.send_signal(number)
@@ -270,10 +273,10 @@ def test_an_interrupted_build_leaves_nothing_half_done(ready, number, code):
     assert process.returncode == code, said
     assert b"Traceback" not in said
     for _ in range(100):
-        if not any("sleep 100" in words for words in command_lines()):
+        if not any(NAP in words for words in command_lines()):
             break
         time.sleep(0.05)
-    assert not any("sleep 100" in words for words in command_lines()), "no child is left"
+    assert not any(NAP in words for words in command_lines()), "no child is left"
     assert not results_of(ready, "build_modules")
     makefile.write_text(good)
     main = makefile.parent / "main.c"
