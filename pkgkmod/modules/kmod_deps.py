@@ -84,11 +84,15 @@ _NEED_STYLE = ("requires", "provides", "supplements")
 
 _MIB = 1024 * 1024
 _FILE_LIMIT = 2048 * _MIB  # a module with its debug information, of which little is read
-_UNPACKED_LIMIT = 256 * _MIB  # compressed modules are stripped
-_UNPACKER_MEMORY = 256 * _MIB
-_TABLE_LIMIT = 32 * _MIB  # symbols, their names, versions; a file of symbols
-_MODINFO_LIMIT = 4 * _MIB
+# Limits of what takes memory and time: some times what the largest modules and kernels have.
+_UNPACKED_LIMIT = 128 * _MIB  # compressed modules are stripped
+_UNPACKED_AT_ONCE = 4 * _MIB
+_UNPACKER_MEMORY = 128 * _MIB
+_TABLE_LIMIT = 16 * _MIB  # symbols, their names; a Module.symvers, which has 2 MiB
+_VERSIONS_LIMIT = 4 * _MIB
+_MODINFO_LIMIT = 1 * _MIB
 _SECTIONS_LIMIT = 200_000
+_EXPORTS_LIMIT = 300_000
 _NAME_LIMIT = 512  # KSYM_NAME_LEN (include/linux/kallsyms.h)
 
 _MODULE_FILE = re.compile(r"\.ko(\.gz|\.xz|\.zst)?$")
@@ -100,6 +104,8 @@ _RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 _ALIAS_OTHER = re.compile(r"[^][0-9a-zA-Z._:*?/-]")
 _LIST_OTHER = re.compile(r"[^!-~]|[(),$]")
 _VERSION_OTHER = re.compile(r"[^0-9a-zA-Z._]")
+_LINKERS = ("_GLOBAL_OFFSET_TABLE_", ".TOC.")  # names that no kernel exports: linkers and loaders know them
+_PPC64 = 21  # EM_PPC64
 _STABLE_LINE = re.compile(r"\s+(\S+)\s*")
 
 
@@ -206,7 +212,10 @@ def read_symvers(path: str) -> Dict[str, Export]:
     with _opened(path, _TABLE_LIMIT) as file:
         content = file.read()
     found = {}
-    for number, line in enumerate(unpacked(content, path).decode("utf-8", "replace").splitlines(), 1):
+    lines = unpacked(content, path, _TABLE_LIMIT).decode("utf-8", "replace").rstrip("\n").split("\n", _EXPORTS_LIMIT)
+    if len(lines) > _EXPORTS_LIMIT:
+        raise ModuleError(path, f"more than {_EXPORTS_LIMIT} lines")
+    for number, line in enumerate(lines if lines != [""] else (), 1):
         words = line.split("\t")
         try:
             found[words[1]] = Export(int(words[0], 16), words[2], words[3], words[4] if len(words) > 4 else "")
@@ -452,7 +461,11 @@ class _Elf:
         names = first[6] if names == 0xFFFF else names
         if not names < count <= _SECTIONS_LIMIT:
             raise self.damaged(f"{count} sections")
-        raw = [self.unpack(layout, start + entry * number) for number in range(count)]
+        row = struct.Struct(self.order + layout)
+        if count * entry > _SECTIONS_LIMIT * row.size:
+            raise self.damaged(f"{count} sections of {entry} bytes")
+        table = self.read(start, count * entry)
+        raw = [row.unpack_from(table, entry * number) for number in range(count)]
         sections = [_Section(b"", row[1], row[4], row[5], row[6]) for row in raw]
         texts = self.content(sections[names])
         return [section._replace(name=self.text(texts, row[0])) for section, row in zip(sections, raw)]
@@ -473,9 +486,13 @@ class _Elf:
                     exports[name[6:]] = self._crc(place, value)
             elif name.startswith("__ksymtab_") and place:
                 exports.setdefault(name[10:], None)
-            elif not place and name != "_GLOBAL_OFFSET_TABLE_":  # a name of the linker's
-                found[binding == 2].add(name)
+            elif not place and name not in _LINKERS:
+                found[binding == 2].add(self._plain(name))
         return frozenset(found[0]), frozenset(found[1]), exports
+
+    def _plain(self, name: str) -> str:
+        # 64-bit PowerPC's functions begin with a dot, exports do not (arch/powerpc/kernel/module_64.c: dedotify).
+        return name[1:] if self.machine == _PPC64 and name.startswith(".") else name
 
     def _symbols(self) -> Iterator[Tuple[str, int, int, int]]:
         """Yield name, binding, section and value of the symbols."""
@@ -509,7 +526,7 @@ def _narrow(row: Tuple[int, ...]) -> Tuple[int, int, int, int]:
 
 
 def _modinfo(elf: _Elf) -> Tuple[Tuple[str, str], ...]:
-    entries = [entry.partition(b"=") for entry in elf.section(b".modinfo", _MODINFO_LIMIT).split(b"\0")]
+    entries = (entry.partition(b"=") for entry in elf.section(b".modinfo", _MODINFO_LIMIT).split(b"\0"))
     return tuple((k.decode("utf-8", "replace"), v.decode("utf-8", "replace")) for k, equals, v in entries if equals)
 
 
@@ -517,45 +534,70 @@ def _versions(elf: _Elf) -> Optional[Dict[str, int]]:
     """Read the CRCs of imported symbols; the newer tables win, as in the kernel (kernel/module/version.c)."""
     names = {section.name for section in elf.sections}
     if b"__version_ext_crcs" in names and b"__version_ext_names" in names:
-        crcs, texts = elf.section(b"__version_ext_crcs"), elf.section(b"__version_ext_names")
-        if len(crcs) != 4 * texts.count(b"\0"):
-            raise elf.damaged("its version tables do not go together")
+        crcs, texts = (elf.section(b"__version_ext_" + part, _VERSIONS_LIMIT) for part in (b"crcs", b"names"))
+        # Behind the last name stands one more NUL: the names are one text of C (scripts/mod/modpost.c).
         words = texts.split(b"\0")[:-1]
-        numbers = struct.unpack(f"{elf.order}{len(words)}I", crcs)
-        return {word.decode("utf-8", "replace"): number for word, number in zip(words, numbers)}
+        if len(crcs) % 4 or len(crcs) > 4 * len(words):
+            raise elf.damaged("its version tables do not go together")
+        numbers = struct.unpack(f"{elf.order}{len(crcs) // 4}I", crcs)
+        return {_version_name(word): number for word, number in zip(words, numbers)}
     if b"__versions" not in names:
         return None
-    table = elf.section(b"__versions")
+    table = elf.section(b"__versions", _VERSIONS_LIMIT)
     if len(table) % 64:
         raise elf.damaged("its table of versions")
     found = {}
     for crc, name in struct.iter_unpack(elf.order + ("Q56s" if elf.wide else "I60s"), table):
-        # 64-bit PowerPC's functions begin with a dot, exports do not (arch/powerpc/kernel/module_64.c).
-        text = name.partition(b"\0")[0].decode("utf-8", "replace")
-        found[text[1:] if text.startswith(".") else text] = crc & 0xFFFFFFFF
+        found[_version_name(name.partition(b"\0")[0])] = crc & 0xFFFFFFFF
     return found
 
 
-def unpacked(content: bytes, path: str) -> bytes:
+def _version_name(name: bytes) -> str:
+    # 64-bit PowerPC's functions begin with a dot, exports do not (arch/powerpc/kernel/module_64.c).
+    text = name.decode("utf-8", "replace")
+    return text[1:] if text.startswith(".") else text
+
+
+def unpacked(content: bytes, path: str, limit: Optional[int] = None) -> bytes:
     """Decompress what has the first bytes of gzip, xz or zstd; return other content as it is; raise ModuleError.
 
-    What zstd made is read again from the file `path`.
+    What zstd made is read again from the file `path`. More than `limit` bytes are an error; or than modules have.
     """
+    limit = _UNPACKED_LIMIT if limit is None else limit
     if content[:4] == b"\x28\xb5\x2f\xfd":
-        return _unzstd(path)
+        return _unzstd(path, limit)
     if content[:2] == b"\x1f\x8b":
         reader: Any = zlib.decompressobj(wbits=31)
     elif content[:6] == b"\xfd7zXZ\0":
         reader = _xz_reader(path)
     else:
         return content
+    data = io.BytesIO()  # it grows in place: all at once, a library would need it twice
     try:
-        data: bytes = reader.decompress(content, _UNPACKED_LIMIT)
+        for piece in _pieces(reader, content):
+            data.write(piece)
+            if data.tell() > limit:
+                raise ModuleError(path, "too large when decompressed")
+    except ModuleError:
+        raise
     except Exception:  # zlib.error or LZMAError
         raise ModuleError(path, "damaged: cannot be decompressed") from None
     if not reader.eof:
-        raise ModuleError(path, "truncated, or too large when decompressed")
-    return data
+        raise ModuleError(path, "damaged or truncated: it ends too early")
+    return data.getvalue()
+
+
+def _pieces(reader: Any, content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), _MIB):
+        rest = content[start : start + _MIB]
+        while True:
+            piece = reader.decompress(rest, _UNPACKED_AT_ONCE)
+            yield piece
+            if reader.eof:
+                return
+            if len(piece) < _UNPACKED_AT_ONCE:
+                break
+            rest = getattr(reader, "unconsumed_tail", b"")  # LZMADecompressor keeps what is left itself
 
 
 def _xz_reader(path: str) -> Any:
@@ -566,7 +608,7 @@ def _xz_reader(path: str) -> Any:
     return lzma.LZMADecompressor(memlimit=_UNPACKER_MEMORY)
 
 
-def _unzstd(path: str) -> bytes:
+def _unzstd(path: str, limit: int) -> bytes:
     command = ["zstd", "-dcq", f"--memory={_UNPACKER_MEMORY}"]
     try:
         with Path(path).open("rb") as file:
@@ -575,8 +617,8 @@ def _unzstd(path: str) -> bytes:
         raise ModuleError(path, "the program 'zstd' is needed to read it") from None
     with process:
         assert process.stdout
-        data = process.stdout.read(_UNPACKED_LIMIT + 1)
-        if len(data) > _UNPACKED_LIMIT:
+        data = process.stdout.read(limit + 1)
+        if len(data) > limit:
             process.kill()
             raise ModuleError(path, "too large when decompressed")
     if process.returncode:

@@ -9,7 +9,9 @@ import random
 import struct
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,12 +69,25 @@ def versions(*pairs, order="<", wide=True):
 
 
 def program(*words, names="", code=0):
-    done = subprocess.run(
-        [sys.executable, PROGRAM, *map(str, words)], input=names, capture_output=True, text=True, check=False
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == code, done.stderr
-    return done
+    """Run the program in this process: started anew each time, it would take most of the time of these tests."""
+    stdout, stderr, stdin = io.StringIO(), io.StringIO(), io.TextIOWrapper(io.BytesIO(os.fsencode(names)))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "stdin", stdin)
+        try:
+            ended = kmod_deps.main(list(map(str, words)))
+        except SystemExit as error:  # argparse
+            ended = error.code
+    assert ended == code, stderr.getvalue()
+    return SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue())
+
+
+def test_it_is_a_program(installed):
+    path = installed("a.ko", madeup_elf({".modinfo": MODINFO, "__versions": versions(("x", 1))}))
+    for names, code in ((path, 0), (path.replace("a.ko", "gone.ko"), 1)):
+        argv = [sys.executable, PROGRAM, "requires", "--style", "suse"]
+        done = subprocess.run(argv, input=names, capture_output=True, text=True, check=False)
+        inside = program(*argv[2:], names=names, code=code)
+        assert (done.returncode, done.stdout, done.stderr) == (code, inside.stdout, inside.stderr)
 
 
 @pytest.fixture
@@ -124,22 +139,28 @@ def test_madeup_module_with_extended_versions_which_win():
         {
             "__versions": versions(("old", 1)),
             "__version_ext_crcs": struct.pack("<II", 7, 8),
-            "__version_ext_names": b"_RNv_a_name_longer_than_the_56_bytes_of_the_old_table_has_room_for\0new\0",
+            # As modpost writes them: a text of C, with one more NUL behind it.
+            "__version_ext_names": b"_RNv_a_name_longer_than_the_56_bytes_of_the_old_table_has_room_for\0.new\0\0",
         }
     )
     read = parse_module(elf, "a.ko").versions
     assert read == {"_RNv_a_name_longer_than_the_56_bytes_of_the_old_table_has_room_for": 7, "new": 8}
 
 
-def test_madeup_extended_versions_that_do_not_fit_are_refused():
-    elf = madeup_elf({"__version_ext_crcs": bytes(8), "__version_ext_names": b"one\0"})
+@pytest.mark.parametrize(("size", "names"), [(8, b"one\0"), (6, b"one\0two\0\0"), (4, b"no end"), (4, b"")])
+def test_madeup_extended_versions_that_do_not_fit_are_refused(size, names):
+    elf = madeup_elf({"__version_ext_crcs": bytes(size), "__version_ext_names": names})
     with pytest.raises(ModuleError, match="do not go together"):
         parse_module(elf, "a.ko")
 
 
 def test_madeup_names_of_64_bit_powerpc_lose_their_dot():
-    elf = madeup_elf({"__versions": versions((".kfree", 1), order=">")}, order=">")
-    assert parse_module(elf, "a.ko").versions == {"kfree": 1}
+    symbols = [(".kfree", 0, 0, 1), (".TOC.", 0, 0, 1), (".maybe", 0, 0, 2)]
+    elf = madeup_elf({"__versions": versions((".kfree", 1), order=">")}, symbols, order=">")
+    module = parse_module(elf[:18] + bytes([0, 21]) + elf[20:], "a.ko")
+    assert module.machine == 21
+    assert (module.versions, module.undefined, module.weak) == ({"kfree": 1}, {"kfree"}, {"maybe"})
+    assert parse_module(elf, "a.ko").undefined == {".kfree"}
 
 
 def test_without_modversions_there_is_nothing_to_say_about_symbols():
@@ -289,6 +310,31 @@ def test_files_that_cannot_be_read(installed, tmp_path):
         assert reason in done.stderr
         assert len(done.stderr.splitlines()) == 1
         assert "\x1b" not in done.stderr
+
+
+def test_a_symvers_with_more_lines_than_a_kernel_has_symbols_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(kmod_deps, "_EXPORTS_LIMIT", 3)
+    line = "0x00000001\tname{}\tvmlinux\tEXPORT_SYMBOL\t\n"
+    (tmp_path / "Module.symvers").write_text("".join(map(line.format, range(3))))
+    assert len(kmod_deps.read_symvers(str(tmp_path / "Module.symvers"))) == 3
+    (tmp_path / "Module.symvers").write_text("".join(map(line.format, range(4))))
+    with pytest.raises(ModuleError, match="more than 3 lines"):
+        kmod_deps.read_symvers(str(tmp_path / "Module.symvers"))
+
+
+def test_a_small_symvers_that_unpacks_to_a_huge_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(kmod_deps, "_TABLE_LIMIT", 100_000)
+    (tmp_path / "symvers.gz").write_bytes(gzip.compress(b"\n" * 200_000))
+    with pytest.raises(ModuleError, match="too large"):
+        kmod_deps.read_symvers(str(tmp_path / "symvers.gz"))
+
+
+@pytest.mark.parametrize("size", [0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 9 << 20])
+@pytest.mark.parametrize("pack", [gzip.compress, lambda content: lzma.compress(content, preset=0)])
+def test_what_is_unpacked_piece_by_piece_is_whole(size, pack):
+    noise = random.Random(size).randbytes(min(size, 100_000))
+    content = noise + bytes(size - len(noise))
+    assert kmod_deps.unpacked(pack(content), "a.ko.gz") == content
 
 
 def test_a_bomb_is_not_unpacked(installed, monkeypatch):
