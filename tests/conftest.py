@@ -1,5 +1,7 @@
 """Fixtures that are shared by all tests of a session."""
 
+import tempfile
+
 import pytest
 
 from tests.fixtures import machine
@@ -8,16 +10,18 @@ from tests.fixtures import machine
 @pytest.fixture(scope="session", autouse=True)
 def _cache_of_the_session(tmp_path_factory):
     """Keep what module fixtures build out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache-of-the-session")
     patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache-of-the-session")))
-    yield
+    patch.setenv("XDG_CACHE_HOME", str(folder))
+    yield folder
     patch.undo()
 
 
 @pytest.fixture(autouse=True)
-def _cache_of_the_test(tmp_path_factory, monkeypatch, _cache_of_the_session):
+def _cache_of_the_test(monkeypatch, _cache_of_the_session):
     """Let every test begin with an empty cache: results of one must not serve another."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    # Not pytest's mktemp, which looks at all folders that it made before.
+    monkeypatch.setenv("XDG_CACHE_HOME", tempfile.mkdtemp(prefix="test-", dir=_cache_of_the_session))
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ _WORDS = st.sampled_from(["%", "%%", "%{", "}", "%(", ")", "\\", "#", "%if 1", "
 _LINE = st.lists(st.one_of(_WORDS, st.text("aZ0 $`'\"", max_size=4)), max_size=6).map("".join)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @example(summary="\\%{", lines=["\\\\\\%(", "\\"])
 @given(summary=_LINE, lines=st.lists(_LINE, max_size=4))
 def test_no_text_is_understood_by_rpm(summary: str, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -95,7 +95,7 @@ _PRINTABLE = st.characters(exclude_categories=["C", "Z"], include_characters=" "
 _LINE = st.lists(st.one_of(_WORDS, st.text(_PRINTABLE, max_size=6)), max_size=6).map("".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @example(summary="\\%{", lines=["\\\\\\%(", "\\"])
 @given(summary=_LINE, lines=st.lists(_LINE, max_size=5))
 def test_no_text_is_understood_by_rpm(summary: str, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:

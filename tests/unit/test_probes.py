@@ -1,10 +1,13 @@
 """Questions to kernels: what the project file may say, and the files that are made of it."""
 
+import os
 import re
+import time
 
 import pytest
 from click.testing import CliRunner
 
+from pkgkmod.cachefolder import cache_folder
 from pkgkmod.cli import cli
 from pkgkmod.cli.probe_command import _print, _print_reasons
 from pkgkmod.config.load import load
@@ -19,7 +22,7 @@ from pkgkmod.modules.probefiles import (
     read_answers,
     write_probes,
 )
-from pkgkmod.modules.probes import Answer
+from pkgkmod.modules.probes import Answer, _read, _write, prune_answers
 
 
 def mistake(folder, text):
@@ -203,3 +206,23 @@ def test_a_project_without_probes_is_told_how_to_write_one(tmp_path):
     (tmp_path / "pkgkmod.toml").write_text('[project]\nname = "x"\n')
     done = CliRunner().invoke(cli, ["-c", str(tmp_path / "pkgkmod.toml"), "probe"])
     assert "has no probes" in str(done.exception)
+
+
+def test_answers_that_nobody_used_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = cache_folder() / "probes"
+    folder.mkdir(parents=True)
+    ages = {"6.1.0-1-old.json": 100, "6.1.0-2-used.json": 100, "6.1.0-3-new.json": 0, ".6.1.0-4.json.x8": 50}
+    for name, days in ages.items():
+        _write(folder / name, {"question": Answer(1)})
+        os.utime(folder / name, (time.time() - days * 86400,) * 2)
+    assert _read(folder / "6.1.0-2-used.json") == {"question": Answer(1)}  # which it has a use of
+    listed = prune_answers(unused_for=40 * 86400, dry_run=True)
+    assert [file.name for file, size in listed if size] == ["6.1.0-1-old.json", ".6.1.0-4.json.x8"]
+    assert len(list(folder.iterdir())) == 4
+    shown = CliRunner().invoke(cli, ["kernels", "prune", "-n"]).output
+    assert "would remove answers to probes 6.1.0-1-old" in shown
+    assert prune_answers(unused_for=40 * 86400) == listed
+    assert sorted(file.name for file in folder.iterdir()) == ["6.1.0-2-used.json", "6.1.0-3-new.json"]
+    assert len(prune_answers(unused_for=0)) == 2
+    assert prune_answers(unused_for=0) == []

@@ -460,8 +460,8 @@ def test_what_runs_for_long_costs_next_to_nothing():
         speaker.cell((kernel, "build_modules"), "running")
     wait_for(terminal, "4 running")
     started, cpu, drawn = time.monotonic(), time.process_time(), terminal.getvalue().count("running")
-    time.sleep(3)
-    assert time.process_time() - cpu < 0.15
+    time.sleep(1.5)
+    assert time.process_time() - cpu < 0.1
     # A frame for each second, and none in between.
     assert terminal.getvalue().count("running") - drawn <= time.monotonic() - started + 2
     speaker.close()
