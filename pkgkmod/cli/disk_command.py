@@ -50,8 +50,10 @@ def build_iso(stage: Stage[Any], invocation: Invocation, given: Mapping[str, Any
 def _build_of_files(files: Sequence[Path], invocation: Invocation, given: Mapping[str, Any]) -> None:
     """Make a driver disk of packages and folders of packages; no project is needed."""
     from pkgkmod.command import run
+    from pkgkmod.kernels.here import kernels_here
     from pkgkmod.media.disk import sort_out
     from pkgkmod.media.lint import refuse_errors
+    from pkgkmod.media.loading import loading_check
     from pkgkmod.media.packages import find_packages, read_packages
     from pkgkmod.media.releases import by_release
     from pkgkmod.media.report import report_findings
@@ -70,7 +72,8 @@ def _build_of_files(files: Sequence[Path], invocation: Invocation, given: Mappin
             found = find_packages(files)
             image = Path(invocation.settings.get("disk.file") or f"{found[0].stem}.iso").expanduser()
             releases = by_release(read_packages(found, logged, progress), given["distro"])
-            order, findings = sort_out(image.stem, releases, project.disk, project.signing, base)
+            also = loading_check(project.disk, lambda: kernels_here(project, base), logged)
+            order, findings = sort_out(image.stem, releases, project.disk, project.signing, base, also=also)
             report_findings(findings, project.disk, progress)
             refuse_errors(findings, project.disk)
             if given["dry_run"]:

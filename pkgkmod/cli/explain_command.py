@@ -21,6 +21,7 @@ from pkgkmod.errors import DifferentError, InputError, KernelError, UsageError, 
 from pkgkmod.progress import JsonLines, escape_controls
 
 if TYPE_CHECKING:
+    from pkgkmod.modules.kmod_deps import Module
     from pkgkmod.packages.explain import Contents, Explanation, KernelSymbols, ModuleUse, Relation, State
 
 _WIDTH = 80
@@ -36,6 +37,7 @@ _SYMVERS = (
 _STATES: dict[State, str] = {
     "same": "of the kernel",
     "own": "of this package",
+    "provided": "of the packages with it",
     "other": "with another CRC",
     "missing": "not there",
     "refused": "not for this module",
@@ -47,9 +49,19 @@ _STATES: dict[State, str] = {
 @click.argument("rpm", type=click.Path(path_type=Path), metavar="NAME.rpm")
 @click.option("--kernel", metavar="RELEASE", help="Kernel to compare with; the running one if absent.")
 @click.option("--symvers", type=click.Path(path_type=Path), metavar="FILE", help="Module.symvers to compare with.")
+@click.option(
+    "--with",
+    "others",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="PACKAGE",
+    help="Package of a driver that this one needs; may be repeated.",
+)
 @command_options
 @click.pass_context
-def explain(ctx: click.Context, /, rpm: Path, kernel: str | None, symvers: Path | None, **given: Any) -> None:
+def explain(
+    ctx: click.Context, /, rpm: Path, kernel: str | None, symvers: Path | None, others: tuple[Path, ...], **given: Any
+) -> None:
     """Say what a package of kernel modules requires and why, and whether a kernel has it.
 
     -v names all symbols. The exit code is 0 if the modules would load, and 19 if they would not.
@@ -64,17 +76,36 @@ def explain(ctx: click.Context, /, rpm: Path, kernel: str | None, symvers: Path 
         raise InputError(f"there is no file {rpm}")
     with tempfile.TemporaryDirectory(prefix="pkgkmod-explain-") as scratch:
         contents = read_contents(rpm, Path(scratch))
-    explanation = compare(contents, _kernel(invocation, kernel, symvers, contents.releases))
+        providers = _providers(others, Path(scratch), invocation)
+    explanation = compare(contents, _kernel(invocation, kernel, symvers, contents.releases), providers)
     if invocation.json_lines:
         _as_json(explanation)
     else:
         for line in _as_text(explanation, verbose=invocation.verbosity > 0):
             click.echo(line)
     if explanation.problems:
-        _refuse(explanation, contents)
+        _refuse(explanation, contents, providers)
 
 
-def _refuse(explanation: Explanation, contents: Contents) -> None:
+def _providers(files: Sequence[Path], scratch: Path, invocation: Invocation) -> list[Module]:
+    """Read the modules of the packages that are installed with it."""
+    if not files:
+        return []
+    from pkgkmod.command import run
+    from pkgkmod.modules.kmod_deps import ModuleError
+    from pkgkmod.packages.modulefiles import find_files, module_files
+
+    progress = invocation.progress()
+    try:
+        found = module_files(find_files(files), lambda one: run(one, log=scratch / "log", progress=progress))
+        return [file.module for file in found]
+    except ModuleError as error:
+        raise InputError(f"a module of --with cannot be read: {error}") from None
+    finally:
+        progress.close()
+
+
+def _refuse(explanation: Explanation, contents: Contents, providers: Sequence[Module]) -> None:
     """Raise the error, with the installed kernels that would do in its hint."""
     from pkgkmod.packages.explain import explain as compare
     from pkgkmod.packages.explain import read_kernel_symbols
@@ -84,15 +115,16 @@ def _refuse(explanation: Explanation, contents: Contents) -> None:
     for path in sorted(Path("/lib/modules").glob("*/build/Module.symvers")):
         with contextlib.suppress(InputError):  # a file that cannot be read fits nothing
             other = read_kernel_symbols(path.parents[1].name, path)
-            fitting += [other.release] if not compare(contents, other).problems else []
+            fitting += [other.release] if not compare(contents, other, providers).problems else []
     lines = problems[:_REPEATED]
     more = (f"and {len(problems) - _REPEATED} more",) if len(problems) > _REPEATED else ()
+    hint = "build it for this kernel, or compare with the kernel that it is for: --kernel RELEASE"
+    if fitting:
+        hint = f"of the installed kernels, it would load into {', '.join(fitting)}"
+    elif {use.state for module in explanation.modules for use in module.in_state("other", "missing")} == {"missing"}:
+        hint = "the package of a driver that exports what is not there comes with --with PACKAGE"
     raise DifferentError(
-        f"{explanation.package} does not fit {_kernel_name(kernel)}",
-        details="\n".join((*lines, *more)),
-        hint=f"of the installed kernels, it would load into {', '.join(fitting)}"
-        if fitting
-        else "build it for this kernel, or compare with the kernel that it is for: --kernel RELEASE",
+        f"{explanation.package} does not fit {_kernel_name(kernel)}", details="\n".join((*lines, *more)), hint=hint
     )
 
 

@@ -15,7 +15,7 @@ from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import count
 from pkgkmod.errors import DiskError, UsageError
-from pkgkmod.progress import JsonLines, escape_controls
+from pkgkmod.progress import JsonLines, Progress, escape_controls
 
 if TYPE_CHECKING:
     from pkgkmod.media.contents import VolumeContents
@@ -92,7 +92,7 @@ def iso_check(
     findings: list[Finding] = []
     for file in files:
         if file not in packages:
-            found = _check_disk(file, invocation, project)
+            found = _check_disk(file, invocation, project, base)
             _report(found, invocation, about=str(file) if len(files) > 1 else "")
             findings += found
     if packages:
@@ -138,11 +138,22 @@ def _holds_packages(file: Path) -> bool:
     return not recognize(open_folder(file).volumes[0]) if file.is_dir() else file.suffix in FORMATS
 
 
-def _check_disk(file: Path, invocation: Invocation, project: Project) -> list[Finding]:
+def _check_disk(file: Path, invocation: Invocation, project: Project, base: Path) -> list[Finding]:
+    from pkgkmod.command import run
+    from pkgkmod.kernels.here import kernels_here
+    from pkgkmod.media.contents import releases_of
     from pkgkmod.media.findings import finding
+    from pkgkmod.media.lint import in_order
+    from pkgkmod.media.loading import loading_check
 
-    with _opened(file, invocation, project.disk) as (_, contents):
+    with _opened(file, invocation, project.disk) as (_, contents), tempfile.TemporaryDirectory() as place:
+
+        def quiet(command: Any) -> Any:
+            return run(command, log=Path(place, "log"), progress=Progress())
+
+        also = loading_check(project.disk, lambda: kernels_here(project, base), quiet)
         found = [one for each in contents for one in each.findings]
+        found += in_order((one for each in contents for one in also(releases_of(each.trees))), project.disk)
         if not any(each.trees for each in contents) and "DISK083" not in project.disk.ignore:
             cure = "make the disk with `pkgkmod build_iso`"
             found.append(finding("DISK083", str(file), "there is nothing on it that an installer takes", cure))
@@ -154,18 +165,22 @@ def _check_packages(
 ) -> list[Finding]:
     """Check packages as build_iso does, and write nothing."""
     from pkgkmod.command import run
+    from pkgkmod.kernels.here import kernels_here
     from pkgkmod.media.disk import sort_out
+    from pkgkmod.media.loading import loading_check
     from pkgkmod.media.packages import find_packages, read_packages
     from pkgkmod.media.releases import by_release
 
     progress = invocation.progress()
     try:
         with tempfile.TemporaryDirectory(prefix="pkgkmod-") as place:
-            log = Path(place, "log")
-            packages = read_packages(
-                find_packages(files), lambda command: run(command, log=log, progress=progress), progress
-            )
-            _, found = sort_out("disk", by_release(packages, distro), project.disk, project.signing, base)
+
+            def logged(command: Any) -> Any:
+                return run(command, log=Path(place, "log"), progress=progress)
+
+            packages = read_packages(find_packages(files), logged, progress)
+            also = loading_check(project.disk, lambda: kernels_here(project, base), logged)
+            _, found = sort_out("disk", by_release(packages, distro), project.disk, project.signing, base, also=also)
     finally:
         progress.close()
     return list(found)

@@ -223,7 +223,7 @@ def _findings(disk: OpenedDisk, volume: Volume, trees: Sequence[Tree], settings:
     carriers = () if disk.carrier == "folder" else (disk.carrier,)
     label = volume.label if has_label else LABEL
     found = settings.model_copy(update={"label": label, "carriers": carriers})
-    yield from check_disk(_releases(trees), found, Signing())
+    yield from check_disk(releases_of(trees), found, Signing())
 
 
 def _is_offered(path: str) -> bool:
@@ -248,7 +248,7 @@ def _tree_findings(tree: Tree) -> Iterator[Finding]:
             yield finding("DISK009", module.path, text, "put it into the folder of its machine")
 
 
-def _releases(trees: Sequence[Tree]) -> tuple[DiskRelease, ...]:
+def releases_of(trees: Sequence[Tree]) -> tuple[DiskRelease, ...]:
     """Return the packages by release; one that is in several trees counts once."""
     found: dict[Distro, dict[tuple[str, object], DiskPackage]] = {}
     for tree in trees:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,10 +49,17 @@ class DiskOrder:
 
 
 def sort_out(
-    name: str, releases: Sequence[DiskRelease], disk: Disk, signing: Signing, base: Path
+    name: str,
+    releases: Sequence[DiskRelease],
+    disk: Disk,
+    signing: Signing,
+    base: Path,
+    *,
+    also: Callable[[Sequence[DiskRelease]], Iterable[Finding]] = lambda _: (),
 ) -> tuple[DiskOrder, tuple[Finding, ...]]:
     """Return what is put on the disk, and all that is to be said of it before it is written.
 
+    `also` is a further check of the packages, such as `media.loading` makes.
     Raise InputError if there is no binary package at all, or if a carrier cannot have the label.
     """
     if "usb" in disk.carriers and len(disk.label) > LONGEST_LABEL:
@@ -80,6 +87,7 @@ def sort_out(
         raise InputError("there is no binary package for the driver disk", hint="build_rpm without --srpm makes some")
     order = DiskOrder(name, tuple(kept), tuple(sources) if disk.include_srpm else (), disk, base)
     findings = [*notes, *check_disk(order.releases, disk, signing), *check_root(_extra_names(order))]
+    findings += also(order.releases)
     return order, in_order(findings, disk)
 
 

@@ -46,6 +46,17 @@ CODES: dict[str, Meaning] = {
         "Its driver would be missing, without any message.",
     ),
     "DISK012": Meaning("error", "The disk holds a package that no installer reads", "It would be of no use there."),
+    "DISK013": Meaning(
+        "error",
+        "An installer takes a package whose modules its kernel refuses",
+        "Nothing would be loaded. It is told for kernels that are named with disk.installers, or known as those of a "
+        "release, if their headers are installed or in the store.",
+    ),
+    "DISK014": Meaning(
+        "warning",
+        "A module needs another driver's module that is not on the disk",
+        "No installer loads it without the other one.",
+    ),
     "DISK020": Meaning(
         "error",
         "anaconda skips a package with modules",

@@ -64,6 +64,8 @@ class LoadResult(_Facts):
     """`no device` is a load that worked: the driver found no hardware."""
     reason: str = ""
     """What modprobe or the kernel said, in one line; for an oops, the first line of the trace."""
+    started: bool = False
+    """Whether the kernel took it and called its init; what it ended with after that is its own doing."""
     unloaded: bool = False
     """Whether it could be taken out again."""
     needs: tuple[str, ...] = ()
@@ -82,6 +84,8 @@ class BootReport(_Facts):
     accelerator: Literal["kvm", "tcg"]
     enforced: bool = False
     """Whether the kernel was told to take signed modules only."""
+    trusts_key: bool = False
+    """Whether it was given the key that signed them as one to trust."""
     results: tuple[LoadResult, ...] = ()
     failure: str = ""
     """Why nothing is known: the kernel did not come up, or not in time."""

@@ -13,14 +13,14 @@ from pkgkmod.errors import InputError
 from pkgkmod.formats.rpmheader import Header, MalformedError
 from pkgkmod.formats.rpmpackage import RpmPackage, read_package, visit_modules
 from pkgkmod.modules.kmod_deps import Export, Module, ModuleError, read_module, read_symvers
+from pkgkmod.modules.symboluse import forbidden
 
-State = Literal["same", "other", "missing", "refused", "own", "not known"]
-"""Of a symbol: the kernel has it; with another CRC; not at all; not for this module; a module of the package has it."""
+State = Literal["same", "other", "missing", "refused", "own", "provided", "not known"]
+"""Of a symbol: the kernel has it; with another CRC; not at all; not for this module; a module of the package has it; a
+module of another package has it, which was given with it."""
 
 BAD: tuple[State, ...] = ("other", "missing", "refused")
 
-# include/linux/license.h: what may use symbols that are exported as GPL.
-_GPL = frozenset({"GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"})
 # rpm, include/rpm/rpmtag.h and rpmds.h.
 _RELATIONS = {
     "requires": (1049, 1048, 1050),
@@ -208,9 +208,26 @@ def read_contents(rpm: Path, scratch: Path) -> Contents:
     return Contents(package, tuple(sorted(modules, key=lambda module: module.path)))
 
 
-def explain(contents: Contents, kernel: KernelSymbols | None) -> Explanation:
-    """Compare what a package needs with what a kernel has; raise InputError for a header that makes no sense."""
-    own = {symbol: number for module in contents.modules for symbol, number in module.exports.items()}
+@dataclass(frozen=True)
+class _Offers:
+    """What is there besides the kernel: symbols of the package's own modules, and of those of other packages."""
+
+    own: Mapping[str, int | None]
+    provided: Mapping[str, int | None]
+
+    def crc(self, symbol: str) -> int | None:
+        return self.own[symbol] if symbol in self.own else self.provided.get(symbol)
+
+    def state(self, symbol: str) -> State | None:
+        return "own" if symbol in self.own else "provided" if symbol in self.provided else None
+
+
+def explain(contents: Contents, kernel: KernelSymbols | None, providers: Sequence[Module] = ()) -> Explanation:
+    """Compare what a package needs with what a kernel has, and modules of other packages, `providers`.
+
+    Raise InputError for a header that makes no sense.
+    """
+    offers = _Offers(_exports(contents.modules), _exports(providers))
     header = contents.package.header
     try:
         name, version, release, arch, summary = (header.text(tag) for tag in (1000, 1001, 1002, 1022, 1004))
@@ -218,35 +235,39 @@ def explain(contents: Contents, kernel: KernelSymbols | None) -> Explanation:
             package=f"{name}-{version}-{release}.{arch}",
             summary=summary,
             kernel=kernel,
-            modules=tuple(_module_use(module, kernel, own) for module in contents.modules),
-            relations={kind: _relations(header, kind, kernel, own) for kind in _RELATIONS},
+            modules=tuple(_module_use(module, kernel, offers) for module in contents.modules),
+            relations={kind: _relations(header, kind, kernel, offers) for kind in _RELATIONS},
             scriptlets=_scriptlets(header),
         )
     except (MalformedError, ValueError) as error:
         raise InputError(f"{contents.package.path} cannot be read as an RPM", details=str(error)) from None
 
 
-def _module_use(module: Module, kernel: KernelSymbols | None, own: Mapping[str, int | None]) -> ModuleUse:
+def _exports(modules: Sequence[Module]) -> dict[str, int | None]:
+    return {symbol: number for module in modules for symbol, number in module.exports.items()}
+
+
+def _module_use(module: Module, kernel: KernelSymbols | None, offers: _Offers) -> ModuleUse:
     versions = module.versions or {}
     # It can do without a weak symbol, but not with another one.
-    optional = module.weak.difference(own, kernel.exports if kernel else ())
+    optional = module.weak.difference(offers.own, offers.provided, kernel.exports if kernel else ())
     symbols = sorted(module.imports.difference(optional))
     return ModuleUse(
         path=module.path,
         release=module.release,
         has_crcs=module.versions is not None,
-        symbols=tuple(_symbol_use(symbol, versions.get(symbol), module, kernel, own) for symbol in symbols),
+        symbols=tuple(_symbol_use(symbol, versions.get(symbol), module, kernel, offers) for symbol in symbols),
         exports=len(module.exports),
         firmware=tuple(module.info("firmware")),
     )
 
 
 def _symbol_use(
-    symbol: str, needed: int | None, module: Module, kernel: KernelSymbols | None, own: Mapping[str, int | None]
+    symbol: str, needed: int | None, module: Module, kernel: KernelSymbols | None, offers: _Offers
 ) -> SymbolUse:
-    if symbol in own:
-        there = own[symbol]
-        return SymbolUse(symbol, needed, there, "own" if needed is None or there in (None, needed) else "other")
+    if state := offers.state(symbol):
+        there = offers.crc(symbol)
+        return SymbolUse(symbol, needed, there, state if needed is None or there in (None, needed) else "other")
     if kernel is None:
         return SymbolUse(symbol, needed, None, "not known")
     export = kernel.exports.get(symbol)
@@ -254,27 +275,11 @@ def _symbol_use(
         return SymbolUse(symbol, needed, None, "missing")
     if needed is not None and export.crc != needed:
         return SymbolUse(symbol, needed, export.crc, "other")
-    reason = _forbidden(export, module)
+    reason = forbidden(export, module)
     return SymbolUse(symbol, needed, export.crc, "refused" if reason else "same", reason)
 
 
-def _forbidden(export: Export, module: Module) -> str:
-    """Say why a module may not use a symbol; nothing if it may (kernel/module/main.c: resolve_symbol)."""
-    licenses = module.info("license")
-    if export.kind.endswith("_GPL") and not _GPL.intersection(licenses):
-        return f"it is for modules under the GPL, and this one is under '{(licenses or ['no licence'])[0]}'"
-    if export.namespace.startswith("module:"):
-        names = export.namespace.removeprefix("module:").split(",")
-        if not any(re.fullmatch(re.escape(n).replace(r"\*", ".*").replace("-", "_"), module.name) for n in names):
-            return f"it is for the modules {', '.join(names)} alone"
-    elif export.namespace and export.namespace not in module.info("import_ns"):
-        return f"it is in the namespace {export.namespace}, which the module does not import"
-    return ""
-
-
-def _relations(
-    header: Header, kind: str, kernel: KernelSymbols | None, own: Mapping[str, int | None]
-) -> tuple[Relation, ...]:
+def _relations(header: Header, kind: str, kernel: KernelSymbols | None, offers: _Offers) -> tuple[Relation, ...]:
     groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
     patterns = ((re.escape(header.text(1000)) + r"(\([\w-]+\))? = ", "the package itself"), *_WORDS)
     for text, flags in _dependencies(header, kind):
@@ -286,17 +291,17 @@ def _relations(
         texts = tuple(dict.fromkeys(text for text, _ in members))
         moments = {name for _, flags in members for bit, name in _MOMENTS.items() if flags >> bit & 1}
         ordered = tuple(name for name in _SCRIPTLETS if name in moments)
-        unmet = tuple(text for text in texts if kind == "requires" and kernel and _is_unmet(text, kernel, own))
+        unmet = tuple(text for text in texts if kind == "requires" and kernel and _is_unmet(text, kernel, offers))
         found.append(Relation(texts, words, ordered, unmet))
     return tuple(found)
 
 
-def _is_unmet(text: str, kernel: KernelSymbols, own: Mapping[str, int | None]) -> bool:
+def _is_unmet(text: str, kernel: KernelSymbols, offers: _Offers) -> bool:
     """Tell whether a kernel does not answer a requirement; others than those about the kernel are not looked at."""
     if match := _SYMBOL.fullmatch(text):
         symbol, number = match[1], int(match[2], 16)
         there = kernel.exports.get(symbol)
-        return number not in (own.get(symbol), there.crc if there else None)
+        return number not in (offers.own.get(symbol), offers.provided.get(symbol), there.crc if there else None)
     match = re.fullmatch(r"kernel-uname-r = (\S+)|kernel-uname-r\((\S+)\)", text)
     return bool(match and kernel.release and kernel.release not in match.groups())
 

@@ -142,6 +142,16 @@ def test_status_and_kconfig_tell(finished, kernel):
     assert options["E1000E_HWTS"]["origin"] == "kernel"
 
 
+def test_the_kernel_will_load_what_is_in_the_packages(finished, kernel):
+    """Both formats have the module, in place of the kernel's own."""
+    done = pkgkmod("predict", "--json", cwd=finished)
+    found = [event for event in done.events if event["event"] == "prediction" and event["kernel"] == kernel]
+    assert sorted(event["package"].rpartition(".")[2] for event in found) == ["deb", "rpm"]
+    assert {(event["verdict"], *event["needs"]) for event in found} == {("loads",)}
+    said = pkgkmod("predict", "--target", "el9", "--kernel", kernel, cwd=finished).out
+    assert re.search(rf"^{kernel} +loads$", said, re.MULTILINE)
+
+
 def test_compiling_in_the_package_builds_gives_the_same_bytes_elsewhere(finished, e1000e, kernel, tmp_path):
     other = project(tmp_path / "else where", e1000e, kernel)
     pkgkmod("build", "--from-source", "-j", "1", cwd=other)

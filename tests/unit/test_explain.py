@@ -176,3 +176,13 @@ def test_a_symvers_that_is_none(tmp_path):
     (tmp_path / "Module.symvers").write_text("hello\n")
     with pytest.raises(InputError, match="line 1 is not one"):
         read_kernel_symbols("", tmp_path / "Module.symvers")
+
+
+def test_symbols_of_other_packages_that_are_given_with_it():
+    base = module("base.ko", versions={}, exports={"base_get": 5, "base_put": 6})
+    user = module("user.ko", versions={"base_get": 5, "base_put": 7})
+    needs = (("ksym(base_get)", 8, "0x00000005"), ("ksym(gone)", 8, "0x00000001"))
+    found = explain(contents(user, requires=needs), kernel(), [base])
+    assert states(found) == {"base_get": "provided", "base_put": "other"}
+    assert [text for relation in found.relations["requires"] for text in relation.unmet] == ["ksym(gone) = 0x00000001"]
+    assert states(explain(contents(user), kernel())) == {"base_get": "missing", "base_put": "missing"}

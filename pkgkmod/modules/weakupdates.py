@@ -1,0 +1,44 @@
+"""Which other kernels a package of modules serves where weak-modules links its modules into them.
+
+weak-modules (kmod, on Red Hat's distributions) makes a link below /lib/modules/KERNEL/weak-updates/ to each module of
+which `depmod -e -E` says neither that it needs an unknown symbol nor that it disagrees about the version of one.
+Modules that need each other are linked together, or not at all. It looks at nothing else: not at licences, namespaces
+or signatures, over which the kernel may still refuse a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pkgkmod.model.prediction import Prediction
+from pkgkmod.modules.kernelside import KernelSide
+from pkgkmod.modules.kmod_deps import Module
+from pkgkmod.modules.predict import predict
+
+_SEEN_BY_DEPMOD = ("missing", "other crc")
+
+
+def weak_kernels(
+    modules: Sequence[Module], built_for: str, kernels: Iterable[KernelSide], providers: Sequence[Module] = ()
+) -> Mapping[str, tuple[str, ...]]:
+    """Return the names of the modules that weak-modules links into each kernel besides the one they were built for.
+
+    A kernel into which it links none is left out. `providers` are modules of other packages that are linked, too.
+    """
+    others = [kernel for kernel in kernels if kernel.uname_r != built_for]
+    found = {kernel.uname_r: linked(predict(modules, kernel, providers)) for kernel in others}
+    return {kernel: names for kernel, names in found.items() if names}
+
+
+def linked(predictions: Sequence[Prediction]) -> tuple[str, ...]:
+    """Return the names of the modules that weak-modules links into the kernel of these predictions."""
+    names = {one.module for one in predictions}
+    group = {name: {name} for name in names}
+    for one in predictions:
+        for needed in names.intersection(one.needs):
+            if group[needed] is not group[one.module]:
+                group[one.module] |= group[needed]
+                for name in group[needed]:
+                    group[name] = group[one.module]
+    unfit = {one.module for one in predictions if any(trouble.kind in _SEEN_BY_DEPMOD for trouble in one.troubles)}
+    return tuple(sorted(name for name in names if not unfit & group[name]))
