@@ -254,6 +254,19 @@ class KernelArchive(Protocol):
         """Unpack a package, whose digest is right, so that DESTINATION/usr/... has its files; run nothing of it."""
 
 
+@runtime_checkable
+class ImageArchive(KernelArchive, Protocol):
+    """An archive that has the kernels themselves, too, to boot them."""
+
+    def image(
+        self, kernel: Kernel | KernelOffer, settings: Mapping[str, Any], base: Path, progress: Progress
+    ) -> KernelOffer:
+        """Return the packages with a kernel and its modules, in the version of its headers; see `offers`.
+
+        Raise KernelError if it has them not.
+        """
+
+
 @dataclass(frozen=True)
 class DiskDraft:
     """What a layout is given to write: the folder that becomes the disk, and what it needs for that."""

@@ -165,17 +165,18 @@ def kernels_fetch(ctx: click.Context, /, patterns: tuple[str, ...], dry_run: boo
 
 @kernels.command("prune")
 @click.option("--unused-for", type=int, default=90, metavar="DAYS", help="Remove what no build used for so long (90).")
-@click.option("--all", "everything", is_flag=True, help="Remove all fetched kernels and build roots.")
+@click.option("--all", "everything", is_flag=True, help="Remove all fetched kernels, build roots and answers.")
 @click.option("--results", is_flag=True, help="Remove the results, too, that are kept for other workspaces.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be removed.")
 @command_options
 @click.pass_context
 def kernels_prune(ctx: click.Context, /, unused_for: int, everything: bool, dry_run: bool, **given: Any) -> None:
-    """Remove fetched kernels and build roots that no build used for a while."""
+    """Remove fetched kernels, build roots and answers to probes that no build used for a while."""
     from pkgkmod import resultcache
     from pkgkmod.cachefolder import cache_folder
     from pkgkmod.kernels import roots
     from pkgkmod.kernels.store import Store
+    from pkgkmod.modules.probes import prune_answers
 
     seconds = 0 if everything else unused_for * _DAY
     removed = [
@@ -183,6 +184,8 @@ def kernels_prune(ctx: click.Context, /, unused_for: int, everything: bool, dry_
     ]
     found = roots.prune(cache_folder(), 0 if everything else unused_for, dry_run)
     removed += [(f"build root {path.name}", size) for path, size in found]
+    answers = prune_answers(unused_for=seconds, dry_run=dry_run)
+    removed += [(f"answers to probes {file.stem}", size) for file, size in answers]
     if given["results"]:
         kept = resultcache.prune(unused_for=seconds, dry_run=dry_run)
         removed += [(f"{k.folder.parent.name} {k.folder.name[:16]}", k.bytes) for k in kept]
@@ -204,7 +207,7 @@ def kernels_prune(ctx: click.Context, /, unused_for: int, everything: bool, dry_
 def lock(ctx: click.Context, /, update: bool, check: bool, **given: Any) -> None:
     """Pin the source commit, patches and kernels in pkgkmod.lock; builds then use these, or refuse."""
     from pkgkmod.engine.lock import LOCK_FILE, make_lock, read_lock, write_lock
-    from pkgkmod.engine.resolve import wanted_kernels
+    from pkgkmod.engine.resolve import left_out, wanted_kernels
 
     invocation: Invocation = ctx.obj.with_options(given)
     loaded = invocation.load()
@@ -220,7 +223,15 @@ def lock(ctx: click.Context, /, update: bool, check: bool, **given: Any) -> None
             progress.info(f"{LOCK_FILE} is up to date; --update asks for newer kernels")
             return
         wanted = wanted_kernels(loaded.project, loaded.folder, ask=update, prefer_archives=True, progress=progress)
-        made = make_lock(loaded.project, loaded.folder, wanted)
+        excluded = left_out(loaded.project, wanted)
+        for release, why in excluded.items():
+            progress.event("excluded", stage="lock", target="_", kernel=release, reason=why)
+            progress.info(f"kernel {release} is left out: {why}")
+        fitting = {
+            target: tuple(kernel for kernel in found if kernel.uname_r not in excluded)
+            for target, found in wanted.items()
+        }
+        made = make_lock(loaded.project, loaded.folder, fitting)
     finally:
         progress.close()
     write_lock(made, loaded.folder)

@@ -1,4 +1,4 @@
-"""Reading cpio archives of the form that the kernel's initrd has ("newc"), and several of them one after another.
+"""Cpio archives of the form that the kernel's initrd has ("newc"): read, several of them one after another; written.
 
 The form is described in the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
@@ -9,8 +9,9 @@ import lzma
 import re
 import stat
 import zlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
 
 from pkgkmod.formats.entries import DamagedError, Entries, Entry
 
@@ -31,6 +32,40 @@ _MAGIC = {
     b"\x5d\0\0": "lzma",
     b"\x89LZO": "lzo",
 }
+
+
+class Sink(Protocol):
+    """Where an archive goes."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take some bytes."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file, folder, link or device to be written."""
+
+    path: str
+    """Without a slash at its beginning."""
+    mode: int
+    """Kind and permissions, as in st_mode."""
+    content: bytes = b""
+    """Of a symbolic link, what it names."""
+    device: tuple[int, int] = (0, 0)
+    """Major and minor number of a device."""
+
+
+def write_archive(sink: Sink, members: Iterable[Member]) -> None:
+    """Write an archive: the same members make the same bytes. All belong to root, and are as old as 1970."""
+    trailer = Member(_TRAILER, 0)
+    for number, member in enumerate((*members, trailer), 1):
+        name = member.path.encode("utf-8", "surrogateescape") + b"\0"
+        links = 2 if stat.S_ISDIR(member.mode) else 1
+        inode = 0 if member is trailer else number
+        fields = (inode, member.mode, 0, 0, links, 0, len(member.content), 0, 0, *member.device, len(name), 0)
+        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name
+        sink.write(head + bytes(-len(head) % 4))
+        sink.write(member.content + bytes(-len(member.content) % 4))
 
 
 def kind_at(source: BinaryIO, offset: int) -> str:

@@ -53,6 +53,10 @@ class Entry:
     """Where its headers begin, in bytes; long names have headers of their own."""
     content: int
     """Where its content begins."""
+    mode: int = 0o644
+    """Permissions."""
+    target: str = ""
+    """What a symbolic link names, as the archive spells it."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +190,9 @@ def _next_entry(file: IO[bytes], length: int) -> Entry | None:
         raise MalformedError(f"{info.name!r} has {info.size} bytes in an archive of {length}")
     file.seek(_padded(info.size), 1)
     name = long.get(tarfile.GNUTYPE_LONGNAME, info.name)
-    link = _absolute(long.get(tarfile.GNUTYPE_LONGLINK, info.linkname))
-    return Entry(_absolute(name), name, info.type, info.size, link, start, content)
+    target = long.get(tarfile.GNUTYPE_LONGLINK, info.linkname)
+    where = _absolute(target)
+    return Entry(_absolute(name), name, info.type, info.size, where, start, content, info.mode & 0o7777, target)
 
 
 def _header(file: IO[bytes]) -> tarfile.TarInfo | None:

@@ -175,6 +175,34 @@ def read_modules(files: Sequence[PackagedFile], source: Source) -> Iterator[tupl
         raise MalformedError(f"{files[min(left)].path} is not in the archive")
 
 
+def read_files(
+    files: Sequence[PackagedFile], source: Source, wanted: Callable[[str], bool]
+) -> Iterator[tuple[tuple[str, ...], int, bytes]]:
+    """Yield all names, mode and content of each wanted regular file; of a symbolic link, the content is its target.
+
+    What the package lists but does not bring is left out.
+    """
+    places = {file.path: place for place, file in enumerate(files)}
+    left = {place for place, file in enumerate(files) if wanted(file.path) and not file.is_ghost}
+    left = {place for place in left if stat.S_ISREG(files[place].mode) or stat.S_ISLNK(files[place].mode)}
+    while (member := _next_member(source)).path != _TRAILER.decode():
+        place = _place_of(member, places)
+        file = files[place]
+        _checked_modules(files, place, member)
+        names = tuple(one for one in file.links or (place,) if one in left)
+        # Of hard links, one has the content.
+        if names and (member.size or not file.size):
+            if member.size > LARGEST_MODULE:
+                raise MalformedError(f"{file.path} has {member.size} bytes")
+            content = _exactly(source, member.size + -member.size % 4)[: member.size]
+            yield tuple(files[one].path for one in names), file.mode, content
+            left.difference_update(names)
+        else:
+            _copy(source, _Nowhere(), member.size + -member.size % 4)
+    if left:
+        raise MalformedError(f"{files[min(left)].path} is not in the archive")
+
+
 class _Nowhere:
     def write(self, data: bytes) -> object:
         return data

@@ -27,6 +27,7 @@ from pkgkmod.formats.rpmarchive import (
     files_of,
     is_module_path,
     paths_of,
+    read_files,
     read_modules,
 )
 from pkgkmod.formats.rpmheader import (
@@ -196,6 +197,17 @@ def module_contents(package: RpmPackage) -> Iterator[tuple[tuple[str, ...], byte
         try:
             with _unpacked(package) as archive:
                 yield from read_modules(package.files, archive)
+        except OSError as error:  # as if this rpm was built without that compressor
+            raise MalformedError(f"its archive cannot be unpacked: {error}") from None
+
+
+def file_contents(package: RpmPackage, wanted: Callable[[str], bool]) -> Iterator[tuple[tuple[str, ...], int, bytes]]:
+    """Yield names, mode and content of the wanted files, and of symbolic links, with their target as content."""
+    with explained(package.path):
+        _refuse_archive(package, "read", "build it for an rpm that older ones can read")
+        try:
+            with _unpacked(package) as archive:
+                yield from read_files(package.files, archive, wanted)
         except OSError as error:  # as if this rpm was built without that compressor
             raise MalformedError(f"its archive cannot be unpacked: {error}") from None
 

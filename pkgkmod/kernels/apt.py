@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 from pkgkmod.command import Command, run
 from pkgkmod.errors import KernelError, PluginError
 from pkgkmod.kernels.aptindex import (
+    HEADERS,
+    IMAGES,
     AptIndex,
     AptPackage,
     Need,
@@ -25,9 +29,9 @@ from pkgkmod.kernels.aptindex import (
     version_key,
 )
 from pkgkmod.kernels.aptsources import AptEntry, apt_folder, machine_entries, machines, parse_line
-from pkgkmod.model.kernel import KernelOffer, KernelRelease, PackageFile
+from pkgkmod.model.kernel import Kernel, KernelOffer, KernelRelease, PackageFile
 from pkgkmod.plugins import check_settings
-from pkgkmod.programs import find_tool
+from pkgkmod.programs import capture, find_tool
 from pkgkmod.progress import Progress
 
 _MACHINE = "machine"
@@ -86,6 +90,35 @@ class AptKernels:
             save_index(AptIndex(entry, (), {}, failure.brief), _record(entry))
         return _Resolver(indexes, progress).offers()
 
+    def image(
+        self, kernel: Kernel | KernelOffer, settings: Mapping[str, Any], base: Path, progress: Progress
+    ) -> KernelOffer:
+        """Return the packages with the kernel itself and its modules; see ImageArchive.
+
+        The archive that the headers are from is asked first. For installed headers it is the machine's archives.
+        """
+        offer = kernel.offer if isinstance(kernel, Kernel) else kernel
+        entries = [one.entry for one in _entries(settings, base, progress)] or list(machine_entries(progress))
+        if offer:
+            entries = list(dict.fromkeys((parse_line(offer.archive, base), *entries)))
+        version = offer.packages[0].version if offer else _installed_version(_PREFIX + kernel.uname_r)
+        failures: dict[str, None] = {}
+        for ask in (False, True):
+            for entry in entries:
+                try:
+                    index = _index(entry, ask=ask, progress=progress, names=IMAGES)
+                except KernelError as error:
+                    failures[error.brief] = None
+                    continue
+                if packages := _image_packages(index, kernel, version, progress):
+                    return KernelOffer(kernel.release, kernel.arch, self.name, packages, entry.line)
+        wanted = f" in version {version}" if version else ""
+        raise KernelError(
+            f"no archive has the kernel {kernel.uname_r} itself{wanted}",
+            details="\n".join((*(entry.place for entry in entries), *failures)),
+            hint="install its linux-image package, or name a kernel file with --image",
+        )
+
     def unpack(self, package: Path, file: PackageFile, offer: KernelOffer, destination: Path) -> None:
         """Unpack a .deb with dpkg-deb, which runs none of its scripts; see KernelArchive."""
         find_tool("dpkg-deb", needed_for="Debian packages")
@@ -133,13 +166,13 @@ def _folder(entry: AptEntry) -> Path:
     return apt_folder() / hashlib.sha256(f"{entry.uri}\n{entry.suite}".encode()).hexdigest()[:32]
 
 
-def _record(entry: AptEntry) -> Path:
-    return _folder(entry) / f"{entry.key}.json"
+def _record(entry: AptEntry, names: re.Pattern[str] = HEADERS) -> Path:
+    return _folder(entry) / f"{entry.key}{'-images' if names is IMAGES else ''}.json"
 
 
-def _index(entry: AptEntry, *, ask: bool, progress: Progress) -> AptIndex:
+def _index(entry: AptEntry, *, ask: bool, progress: Progress, names: re.Pattern[str] = HEADERS) -> AptIndex:
     """Return what an archive serves, by what is kept of it or by what it says now."""
-    kept = load_index(entry, _record(entry))
+    kept = load_index(entry, _record(entry, names))
     if kept and not ask:
         if kept.failure:
             progress.info(f"{kept.failure}; it is left out")
@@ -151,9 +184,37 @@ def _index(entry: AptEntry, *, ask: bool, progress: Progress) -> AptIndex:
         listing = listing_of(entry, release)
         if kept and not kept.failure and kept.listing == listing:
             return kept
-        index = read_packages(entry, release, listing, progress)
-        save_index(index, _record(entry))
+        index = read_packages(entry, release, listing, progress, names)
+        save_index(index, _record(entry, names))
     return index
+
+
+def _installed_version(package: str) -> str:
+    """Return the version of an installed package; empty if it is not, or dpkg is not there."""
+    return capture("dpkg-query", "-W", "-f", "${Version}", package)
+
+
+def _image_packages(
+    index: AptIndex, kernel: Kernel | KernelOffer, version: str, progress: Progress
+) -> tuple[PackageFile, ...]:
+    """Return the packages of a kernel and its modules in that version, or the newest; none if they are not there."""
+    uname_r = kernel.uname_r
+    # Signed ones first: those are what people boot. Ubuntu has most modules in packages of their own.
+    names = (f"linux-image-{uname_r}", f"linux-image-{uname_r}-unsigned", f"linux-image-unsigned-{uname_r}")
+    served = [
+        one
+        for name in names
+        for one in sorted(index.packages, key=lambda one: version_key(one.version), reverse=True)
+        if one.name == name and machines().get(one.arch) == kernel.arch and version in ("", one.version)
+    ]
+    resolver = _Resolver([index], progress)
+    for image in served:
+        with contextlib.suppress(_Missing):
+            found = resolver.with_needs(index.entry, image)
+            extra = f"linux-modules-extra-{uname_r}"
+            found += [one for one in index.packages if (one.name, one.version) == (extra, image.version)]
+            return tuple(dict.fromkeys(one.file for one in found))
+    return ()
 
 
 class _Missing(Exception):
@@ -193,7 +254,7 @@ class _Resolver:
         reasons = []
         for entry, package in sorted(served, key=lambda one: version_key(one[1].version), reverse=True):
             try:
-                packages = self._with_needs(entry, package)
+                packages = self.with_needs(entry, package)
             except _Missing as error:
                 reasons.append(str(error))
                 continue
@@ -202,7 +263,7 @@ class _Resolver:
             return
         self._progress.info(f"{release} is left out: {reasons[0]}")
 
-    def _with_needs(self, entry: AptEntry, package: AptPackage) -> list[AptPackage]:
+    def with_needs(self, entry: AptEntry, package: AptPackage) -> list[AptPackage]:
         """Return a package and all header packages that it needs, directly or not."""
         found = [(entry, package)]
         for home, one in found:  # grows meanwhile

@@ -1,4 +1,4 @@
-"""What an apt archive serves: the header packages of its Packages files, and what was kept of them."""
+"""What an apt archive serves: header packages and kernels of its Packages files, and what was kept of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 _FORMAT = 1  # of what is kept; raised when it changes
 # linux-headers-*, linux-kbuild-*; Ubuntu's other kernels: linux-hwe-6.8-headers-6.8.0-40
 HEADERS = re.compile(r"linux-(?:[a-z0-9.+-]+-)?(?:headers|kbuild)-[a-z0-9.+-]+")
-_STANZA = re.compile(rb"\nPackage: linux-(?:[a-z0-9.+-]+-)?(?:headers|kbuild)-")
+# Debian: linux-image-K, linux-image-K-unsigned; Ubuntu: linux-image-unsigned-K, linux-modules-K, linux-modules-extra-K
+IMAGES = re.compile(r"linux-(?:image|modules)-[a-z0-9.+-]+(?<!-dbg)")
+_STANZAS = {
+    HEADERS: re.compile(rb"\nPackage: linux-(?:[a-z0-9.+-]+-)?(?:headers|kbuild)-"),
+    IMAGES: re.compile(rb"\nPackage: linux-(?:image|modules)-(?!\S*-dbg\n)"),
+}
 _RELATION = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9.+-]*)(?::\w+)?\s*(?:\(\s*(?P<op><<|<=|=|>=|>>)\s*(?P<version>\S+?)\s*\))?"
 )
@@ -172,16 +177,24 @@ def listing_of(entry: AptEntry, release: AptRelease) -> dict[str, str]:
     return found
 
 
-def read_packages(entry: AptEntry, release: AptRelease, listing: Mapping[str, str], progress: Progress) -> AptIndex:
-    """Fetch the Packages files of an archive and read the header packages out of them."""
+def read_packages(
+    entry: AptEntry,
+    release: AptRelease,
+    listing: Mapping[str, str],
+    progress: Progress,
+    names: re.Pattern[str] = HEADERS,
+) -> AptIndex:
+    """Fetch the Packages files of an archive and read the header packages, or the IMAGES, out of them."""
     packages: dict[AptPackage, None] = {}
     for path in listing:
-        packages |= dict.fromkeys(_fetched(entry, release, path, progress))
+        packages |= dict.fromkeys(_fetched(entry, release, path, progress, names))
     return AptIndex(entry, tuple(packages), listing)
 
 
-def _fetched(entry: AptEntry, release: AptRelease, path: str, progress: Progress) -> list[AptPackage]:
-    """Return the header packages of a Packages file, in the smallest form that the archive has."""
+def _fetched(
+    entry: AptEntry, release: AptRelease, path: str, progress: Progress, names: re.Pattern[str]
+) -> list[AptPackage]:
+    """Return the packages of some names in a Packages file, in the smallest form that the archive has."""
     from pkgkmod.kernels.download import NotFound, fetch_package  # needed for news only
 
     for ending in _FORMS:
@@ -189,8 +202,8 @@ def _fetched(entry: AptEntry, release: AptRelease, path: str, progress: Progress
             continue
         sha256, size = release.files[path + ending]
         folder = path.rpartition("/")[0]
-        names = [f"{folder}/by-hash/SHA256/{sha256}".lstrip("/")] if release.by_hash else []
-        for name in (*names, path + ending):
+        places = [f"{folder}/by-hash/SHA256/{sha256}".lstrip("/")] if release.by_hash else []
+        for name in (*places, path + ending):
             package = PackageFile(path + ending, f"of {entry.place}", entry.release_folder + name, sha256, size)
             with tempfile.TemporaryDirectory(prefix="pkgkmod-apt-") as work:
                 file = Path(work, f"Packages{ending}")
@@ -198,14 +211,14 @@ def _fetched(entry: AptEntry, release: AptRelease, path: str, progress: Progress
                     fetch_package(package, file, progress)
                 except NotFound:
                     continue
-                return _read(entry, file, package)
+                return _read(entry, file, package, names)
     raise KernelError(
         f"the archive {entry.place} has no {path}, although its Release file names it",
         hint="the archive may be changing just now; try again",
     )
 
 
-def _read(entry: AptEntry, file: Path, package: PackageFile) -> list[AptPackage]:
+def _read(entry: AptEntry, file: Path, package: PackageFile, names: re.Pattern[str]) -> list[AptPackage]:
     import gzip
     import lzma
     import zlib
@@ -213,21 +226,21 @@ def _read(entry: AptEntry, file: Path, package: PackageFile) -> list[AptPackage]
     openers: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open, "": open}
     try:
         with openers[file.suffix](file, "rb") as stream:
-            return list(parse_packages(entry, stream))
+            return list(parse_packages(entry, stream, names))
     except (gzip.BadGzipFile, EOFError, lzma.LZMAError, zlib.error) as error:
         raise KernelError(f"{package.name} {package.version} cannot be unpacked: {error}") from None
 
 
-def parse_packages(entry: AptEntry, stream: IO[bytes]) -> Iterator[AptPackage]:
-    """Return the header packages of a Packages file; KernelError if one is malformed."""
+def parse_packages(entry: AptEntry, stream: IO[bytes], names: re.Pattern[str] = HEADERS) -> Iterator[AptPackage]:
+    """Return the header packages, or the IMAGES, of a Packages file; KernelError if one is malformed."""
     from pkgkmod.formats.deb import read_control  # python-debian needs 0.1 s to load
 
     with tempfile.TemporaryDirectory(prefix="pkgkmod-apt-") as work:
         cut = Path(work, "Packages")
-        cut.write_text(b"\n\n".join(_stanzas(stream)).decode("utf-8", "replace"), encoding="utf-8")
+        cut.write_text(b"\n\n".join(_stanzas(stream, _STANZAS[names])).decode("utf-8", "replace"), encoding="utf-8")
         for fields in read_control(cut):
             try:
-                yield _package(entry, {name.lower(): value for name, value in fields.items()})
+                yield _package(entry, {name.lower(): value for name, value in fields.items()}, names)
             except (KeyError, ValueError) as error:
                 raise KernelError(
                     f"the index of {entry.place} is malformed: {fields.get('Package', '')}: {error}",
@@ -235,30 +248,30 @@ def parse_packages(entry: AptEntry, stream: IO[bytes]) -> Iterator[AptPackage]:
                 ) from None
 
 
-def _stanzas(stream: IO[bytes]) -> Iterator[bytes]:
-    """Cut out the stanzas of header packages: an index has 60,000 others, and reading all takes half a minute.
+def _stanzas(stream: IO[bytes], wanted: re.Pattern[bytes]) -> Iterator[bytes]:
+    """Cut out the stanzas that are wanted: an index has 60,000 others, and reading all takes half a minute.
 
     Debian's has 55 MB, and is held in pieces only.
     """
     rest = b""
     while piece := stream.read(_PIECE):
         whole, _, rest = (rest + piece).rpartition(b"\n\n")
-        yield from _stanzas_of(b"\n" + whole)
-    yield from _stanzas_of(b"\n" + rest)
+        yield from _stanzas_of(b"\n" + whole, wanted)
+    yield from _stanzas_of(b"\n" + rest, wanted)
 
 
-def _stanzas_of(content: bytes) -> Iterator[bytes]:
-    for found in _STANZA.finditer(content):
+def _stanzas_of(content: bytes, wanted: re.Pattern[bytes]) -> Iterator[bytes]:
+    for found in wanted.finditer(content):
         begin = content.rfind(b"\n\n", 0, found.start() + 1)
         end = content.find(b"\n\n", found.end())
         yield content[max(begin, 0) : end if end >= 0 else len(content)].strip(b"\n")
 
 
-def _package(entry: AptEntry, fields: Mapping[str, str]) -> AptPackage:
+def _package(entry: AptEntry, fields: Mapping[str, str], names: re.Pattern[str]) -> AptPackage:
     sha256 = fields["sha256"].strip().lower()
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"'{sha256}' is not a SHA256")
-    if not HEADERS.fullmatch(fields["package"]):
+    if not names.fullmatch(fields["package"]):
         raise ValueError("not the name of a package")
     if not re.fullmatch(r"[0-9A-Za-z.+~:-]+", fields["version"]):
         raise ValueError(f"'{fields['version']}' is not a version")
@@ -271,7 +284,7 @@ def _package(entry: AptEntry, fields: Mapping[str, str]) -> AptPackage:
         url=_package_url(entry, fields["filename"]),
         sha256=sha256,
         size=int(fields["size"]),
-        needs=tuple(_needs(f"{fields.get('pre-depends', '')},{fields.get('depends', '')}")),
+        needs=tuple(_needs(f"{fields.get('pre-depends', '')},{fields.get('depends', '')}", names)),
     )
 
 
@@ -284,10 +297,10 @@ def _package_url(entry: AptEntry, filename: str) -> str:
     return f"{entry.uri}/{urllib.parse.quote(str(path), safe='/~:')}"
 
 
-def _needs(depends: str) -> Iterator[tuple[Need, ...]]:
-    """Return the dependencies that are header packages; those on compilers and tools are met by the machine."""
+def _needs(depends: str, names: re.Pattern[str]) -> Iterator[tuple[Need, ...]]:
+    """Return the dependencies of that kind; those on compilers and tools are met by the machine."""
     for group in depends.split(","):
         relations = [_RELATION.match(choice.strip()) for choice in group.split("|")]
         needs = tuple(Need(r["name"], r["op"] or "", r["version"] or "") for r in relations if r)
-        if kept := tuple(need for need in needs if HEADERS.fullmatch(need.name)):
+        if kept := tuple(need for need in needs if names.fullmatch(need.name)):
             yield kept

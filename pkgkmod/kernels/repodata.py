@@ -38,6 +38,8 @@ _REPO = "{http://linux.duke.edu/metadata/repo}"
 _BASE = "{http://www.w3.org/XML/1998/namespace}base"
 # kernel-devel, kernel-64k-debug-devel, kernel-devel-uname-r; SUSE: kernel-default-devel, kernel-devel-rt
 _KIN = re.compile(r"kernel-(?:[A-Za-z0-9_.+]+-)*devel(?:-[A-Za-z0-9_.+]+)*")
+# kernel-core, kernel-64k-modules, kernel-rt-modules-core; SUSE: kernel-default, kernel-default-extra
+_KERNEL = re.compile(r"kernel-(?!.*(?:devel|debuginfo|doc|headers|tools|source))[A-Za-z0-9_.+-]+")
 _OPEN: Mapping[str, Callable[[Path, str], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".xml": open}
 _WORD = re.compile(r"[0-9A-Za-z._+~^-]+")
 # OpenPGP's numbers of MD5, SHA-1 and RIPEMD-160 (RFC 4880, 9.4)
@@ -56,11 +58,13 @@ class Repository:
     """Files of OpenPGP keys; without any, signatures are not checked."""
     signed_repodata: bool = False
     """True if the repodata must be signed with one of the keys."""
+    images: bool = False
+    """True if kernels are read out of it, not what modules are built with."""
 
     @cached_property
     def folder(self) -> Path:
         """Where what is known of the repository is kept."""
-        facts = (self.baseurl, self.arch, str(self.signed_repodata), *map(str, self.keys))
+        facts = (self.baseurl, self.arch, str(self.signed_repodata), *map(str, self.keys), *["images"] * self.images)
         return cache_folder() / "rpm-md" / hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
 
     def address(self, href: str) -> str:
@@ -333,7 +337,8 @@ def _package(repository: Repository, element: Element) -> RpmPackage | None:
     """Return a package; None if it has nothing to do with building modules, or is for another machine."""
     name, arch = _text(element, _COMMON + "name"), _text(element, _COMMON + "arch")
     provides = _relations(element, "provides")
-    if arch not in (repository.arch, "noarch") or not (_KIN.fullmatch(name) or provides):
+    is_kin = _KERNEL.fullmatch(name) if repository.images else _KIN.fullmatch(name) or provides
+    if arch not in (repository.arch, "noarch") or not is_kin:
         return None
     version, size = element.find(_COMMON + "version"), element.find(_COMMON + "size")
     if version is None or size is None:

@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 from pkgkmod.command import Command, Completed, run
 from pkgkmod.errors import InputError, KernelError, PluginError
 from pkgkmod.kernels.repodata import Repository, RpmPackage, ask_index, load_index
-from pkgkmod.model.kernel import KernelOffer, KernelRelease, PackageFile
+from pkgkmod.model.kernel import Kernel, KernelOffer, KernelRelease, PackageFile
 from pkgkmod.plugins import check_settings
 from pkgkmod.programs import find_tool
 from pkgkmod.progress import Progress
@@ -76,6 +77,25 @@ class RpmMdKernels:
         ]
         return _Resolver(served, progress).offers()
 
+    def image(
+        self, kernel: Kernel | KernelOffer, settings: Mapping[str, Any], base: Path, progress: Progress
+    ) -> KernelOffer:
+        """Return the packages with the kernel itself and its modules; see ImageArchive."""
+        offer = kernel.offer if isinstance(kernel, Kernel) else kernel
+        if offer is None:
+            raise KernelError(f"no repository is known to have the kernel {kernel.uname_r}")
+        devel = offer.packages[0]
+        for repository in _repositories(settings, base):
+            for ask in (False, True) if repository.baseurl == offer.archive else ():
+                index = _index(replace(repository, images=True), ask=ask, progress=progress)
+                if packages := _image_packages(index, devel):
+                    return replace(offer, packages=packages)
+        raise KernelError(
+            f"no repository has the kernel {kernel.uname_r} itself",
+            details=f"wanted: the kernel of {devel.name} {devel.version}, of {offer.archive}",
+            hint="the repository of its kernel-devel package should have kernel-core; or name a file with --image",
+        )
+
     def unpack(self, package: Path, file: PackageFile, offer: KernelOffer, destination: Path) -> None:
         """Unpack an RPM, which runs none of its scriptlets, after its signature was checked; see KernelArchive."""
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=destination.parent) as name:
@@ -121,6 +141,17 @@ def _repositories(settings: Mapping[str, Any], base: Path) -> Iterator[Repositor
 def _index(repository: Repository, *, ask: bool, progress: Progress) -> tuple[RpmPackage, ...]:
     kept = None if ask else load_index(repository)
     return kept[1] if kept else ask_index(repository, progress)
+
+
+def _image_packages(index: Sequence[RpmPackage], devel: PackageFile) -> tuple[PackageFile, ...]:
+    """Return the packages of the kernel that kernel[-VARIANT]-devel belongs to; none if it is not there."""
+    name = devel.name.removesuffix("-devel")
+    served = {one.name: one.file for one in index if one.evr == devel.version}
+    # Red Hat and Fedora: kernel-core, and up to two packages with modules. SUSE: one package, kernel-FLAVOUR.
+    for names in ((f"{name}-core", f"{name}-modules-core", f"{name}-modules"), (name,)):
+        if names[0] in served:
+            return tuple(served[one] for one in names if one in served)
+    return ()
 
 
 Served = tuple[Repository, RpmPackage]

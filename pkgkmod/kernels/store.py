@@ -122,6 +122,22 @@ class Store:
                         self._add(package, offer, archive, progress)
             return self.kernel(offer)
 
+    def unpacked(self, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> tuple[Path, ...]:
+        """Fetch and unpack packages that need not be headers, and return where the files of each lie.
+
+        What is here and was damaged is fetched again. Raise KernelError if one cannot be had.
+        """
+        for package in offer.packages:
+            folder = self._packages / package.sha256
+            with self.in_use(), self._locked(package):
+                if _is_intact(folder):
+                    os.utime(folder / _ENTRY)
+                    continue
+                if (folder / _ENTRY).exists():
+                    progress.warning(f"{package.name} {package.version} is damaged in the store: it is fetched again")
+                self._add(package, offer, archive, progress)
+        return tuple(self._packages / package.sha256 / "root" for package in offer.packages)
+
     def _add(self, package: PackageFile, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> None:
         from pkgkmod.kernels.download import fetch_package  # urllib is not needed where all is here
 

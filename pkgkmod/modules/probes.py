@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -32,6 +35,7 @@ from pkgkmod.workspace import digest, write_atomically
 
 _WHY = re.compile(r":\d+:(?:\d+:)? (?:fatal )?error: (.*)$")
 _LONGEST = 200  # characters of a compiler's message that are kept
+_DAY = 24 * 60 * 60
 
 
 @dataclass(frozen=True)
@@ -179,9 +183,27 @@ def _memory(kernel: Kernel, build: Build) -> Path:
     return cache_folder() / "probes" / f"{kernel.uname_r}-{key[:24]}.json"
 
 
+def prune_answers(*, unused_for: float, dry_run: bool = False) -> list[tuple[Path, int]]:
+    """Remove the answers that nobody used for `unused_for` seconds; return these files, with their bytes."""
+    before = time.time() - unused_for
+    found: list[tuple[float, Path, int]] = []
+    folder = cache_folder() / "probes"
+    for file in (*folder.glob("*.json"), *folder.glob(".*.json.*")):  # the latter: of runs that were killed
+        with contextlib.suppress(OSError):
+            facts = file.lstat()
+            found.append((facts.st_mtime, file, facts.st_size))
+    doomed = [(file, size) for used, file, size in sorted(found) if used <= before]
+    for file, _ in () if dry_run else doomed:
+        file.unlink(missing_ok=True)
+    return doomed
+
+
 def _read(file: Path) -> dict[str, Answer]:
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _DAY:
+                os.utime(file)  # it is in use
         return {question: Answer(int(value), str(why)) for question, (value, why) in saved.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}  # nothing was asked yet, or it cannot be read: it is asked again
