@@ -1,7 +1,8 @@
-"""The one Jinja environment, and how hostile text is written in each language that templates speak.
+"""The Jinja environments, and how hostile text is written in each language that templates speak.
 
-Delimiters are `@@{ value }@@`, `@@% statement %@@` and `@@# comment #@@`: none of them occurs in RPM
-macros, shell or make, where Jinja's own do (`%{#}`, `${#x}`), and so does a single `@` (`${@#-}`, `@#`).
+That for specs and debian folders has the delimiters `@@{ value }@@`, `@@% statement %@@` and `@@# comment #@@`: none
+of them occurs in RPM macros, shell or make, where Jinja's own do (`%{#}`, `${#x}`), and so does a single `@`
+(`${@#-}`, `@#`). That for pages has Jinja's own, and escapes all values for HTML.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pkgkmod.errors import ConfigError, did_you_mean
+from pkgkmod.progress import escape_controls
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -159,3 +161,40 @@ def _environment(templates: Templates) -> Environment:
     )
     environment.filters.update(_FILTERS)
     return environment
+
+
+# --- pages ------------------------------------------------------------------------------------------
+
+_LONGEST = 1000
+"""Characters of a value that get onto a page."""
+
+
+def render_page(name: str, values: Mapping[str, Any]) -> str:
+    """Return a page of pkgkmod/data/report filled in.
+
+    Values are escaped for HTML; characters that drive terminals or turn the direction of text are made visible.
+    """
+    return _page_environment().get_template(name).render(values)
+
+
+def page_text(text: object) -> object:
+    """Return a value as it gets onto a page, before it is escaped; markup and other types stay as they are."""
+    if not isinstance(text, str) or hasattr(text, "__html__"):
+        return text
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}… ({len(text) - _LONGEST} more characters)"
+    return text if text.isprintable() else escape_controls(text)
+
+
+@functools.cache
+def _page_environment() -> Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("pkgkmod.data", "report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+        finalize=page_text,
+    )
