@@ -47,7 +47,6 @@ def dkms(ctx: click.Context, /, **given: Any) -> None:
 
     It holds what a package NAME-dkms installs below /usr/src; `dkms add FOLDER` takes it, and needs no pkgkmod.
     """
-    from pkgkmod.model.only import Only
     from pkgkmod.packages.dkms import dkms_folder_name
 
     invocation: Invocation = ctx.obj.with_options(given)
@@ -65,8 +64,8 @@ def dkms(ctx: click.Context, /, **given: Any) -> None:
         return
     progress = invocation.progress()
     try:
-        if loaded.project.only != Only() or any(module.kernels for module in loaded.project.module):
-            progress.warning("what the project says of kernels ([only], module.kernels) is not in dkms.conf")
+        if some := [module.name for module in loaded.project.module if module.kernels]:
+            progress.warning(f"dkms builds {', '.join(some)} for all kernels: module.kernels is not in dkms.conf")
         sources = _import(loaded, target, progress)
         modules = _write(loaded, target, sources, folder)
         if invocation.json_lines:

@@ -47,7 +47,14 @@ class _Package:
 @click.argument("package", type=_PATH)
 @click.option("--distro", multiple=True, metavar="NAME", help="Distribution to build for; may be given several times.")
 @click.option("--kernel", multiple=True, metavar="RELEASE", help="Kernel to build for (default: the newest).")
-@click.option("--with", "more", multiple=True, type=_PATH, metavar="DIR|DEB", help="Another one that it builds on.")
+@click.option(
+    "--with",
+    "more",
+    multiple=True,
+    type=_PATH,
+    metavar="DIR|DEB|FILE",
+    help="What it builds on: another dkms package, or a project (its pkgkmod.toml).",
+)
 @click.option("--own-make", is_flag=True, help="Keep the driver's own make, even if kbuild alone would do.")
 @click.option("--no-sandbox", is_flag=True, help="Run the dkms.conf without isolation: with your rights.")
 @with_options(IMPORT_OPTIONS)
@@ -69,8 +76,10 @@ def dkms(ctx: click.Context, /, package: Path, **given: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="pkgkmod-") as name:
         scratch = Path(name)
         scratch.chmod(0o755)
-        read = _read(invocation, package, given["more"], scratch, progress)
-        found = _imported(read, own_make=given["own_make"], scratch=scratch)
+        projects = _projects(given["more"], folder)
+        packages = [path for path in given["more"] if not _project_file(path)]
+        read = _read(invocation, package, packages, scratch, progress)
+        found = _imported(read, own_make=given["own_make"], scratch=scratch, projects=projects)
         patches = _patches(read, found)
     made = make_commit(read.tree.files, epoch=read.tree.newest, message=f"Import {read.sources.name}, a dkms package")
     found.values["source"] = {
@@ -137,7 +146,30 @@ def _read(invocation: Invocation, package: Path, more: Sequence[Path], scratch: 
     return _Package(sources, read_folders(names), confs, sources.plain_name)
 
 
-def _imported(read: _Package, *, own_make: bool, scratch: Path) -> Imported:
+def _project_file(path: Path) -> Path | None:
+    """Return the file of a project that --with names; None for a dkms package."""
+    if path.name == PROJECT_FILE:
+        return path
+    return path / PROJECT_FILE if (path / PROJECT_FILE).is_file() and not (path / "dkms.conf").is_file() else None
+
+
+def _projects(more: Sequence[Path], folder: Path) -> dict[str, str]:
+    """Return the folders of the projects among `more` by name, as a project in `folder` names them."""
+    from pkgkmod.config.load import load
+
+    found = {}
+    for file in filter(None, map(_project_file, more)):
+        project = load(file).project
+        if not project.devel.enabled:
+            raise UsageError(
+                f"{file} makes no devel package, and source packages of drivers that build on it need that",
+                hint="put `enabled = true` into its table [devel]",
+            )
+        found[project.project.name] = os.path.relpath(file.absolute().parent, folder)
+    return found
+
+
+def _imported(read: _Package, *, own_make: bool, scratch: Path, projects: Mapping[str, str]) -> Imported:
     from pkgkmod.config.importers.dkms import described, translate
     from pkgkmod.modules.kbuildfit import why_own_make
 
@@ -154,7 +186,14 @@ def _imported(read: _Package, *, own_make: bool, scratch: Path) -> Imported:
     if not why and any(module.name != module.installed_name for module in modules.values()):
         why = "modules are renamed"
     why = why or why_own_make(next(iter(commands)), _linked(read, scratch), read.folder, tuple(modules))
-    found = translate(read.confs, script=read.sources.script, folder=read.folder, built_by_kbuild=not why, why_make=why)
+    found = translate(
+        read.confs,
+        script=read.sources.script,
+        folder=read.folder,
+        built_by_kbuild=not why,
+        why_make=why,
+        projects=projects,
+    )
     described(read.sources.control, found)
     for name, reason in read.tree.left_out.items():
         found.note(name, "", "left out", reason)

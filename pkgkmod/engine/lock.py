@@ -15,6 +15,7 @@ from pkgkmod.cachefolder import cache_folder
 from pkgkmod.errors import LockError
 from pkgkmod.kernels.select import Found, local_kernels
 from pkgkmod.model.kernel import Kernel, KernelOffer, KernelRelease, PackageFile
+from pkgkmod.model.only import Only
 from pkgkmod.model.project import Project, Target
 from pkgkmod.sources.importer import selection_key
 from pkgkmod.sources.repository import resolve_source
@@ -108,11 +109,17 @@ class Lock(_Table):
 
     version: Literal[1] = 1
     source: tuple[LockedSource, ...] = ()
+    only: str = ""
+    """Digest of the limits, [only], by which kernels were left out; empty if there were none."""
     target: tuple[LockedTarget, ...] = ()
     kernel: tuple[LockedKernel, ...] = ()
 
     def kernels(self, targets: Iterable[Target], project: Project, base: Path) -> dict[Target, tuple[Found, ...]]:
         """Return the pinned kernels of each target; raise LockError if they are not what was pinned."""
+        if self.only and self.only != _limits(project):  # others may have been left out than would be now
+            raise LockError(
+                f"{LOCK_FILE} does not fit the project: [only] was another one when it was made", hint=_UPDATE
+            )
         locked = {kernel.release: kernel for kernel in self.kernel}
         known = {target.name: target for target in self.target}
         local: dict[str, Kernel] | None = None
@@ -205,11 +212,16 @@ def locked_sources(project: Project, base: Path) -> tuple[LockedSource, ...]:
     return tuple(found)
 
 
+def _limits(project: Project) -> str:
+    return digest(project.only.model_dump()) if project.only != Only() else ""
+
+
 def make_lock(project: Project, base: Path, wanted: Mapping[Target, tuple[Found, ...]]) -> Lock:
     """Return the lock that pins a project's sources and kernels as they are now."""
     distinct = {kernel.uname_r: kernel for found in wanted.values() for kernel in found}
     return Lock(
         source=locked_sources(project, base),
+        only=_limits(project),
         target=tuple(
             LockedTarget(name=target.id, wanted=target.kernels, kernels=tuple(k.uname_r for k in found))
             for target, found in wanted.items()

@@ -106,7 +106,8 @@ def make_steps(selection: Selection) -> tuple[Step, ...]:
     if missing and len(missing) == len(selection.stages):
         raise UsageError(
             f"there is nothing to do for {', '.join(missing)}",
-            hint="no target of the project makes such packages; `pkgkmod distros` shows which distribution makes which",
+            hint="no target of the project makes such packages, or its file turns this off; `pkgkmod distros` shows "
+            "which distribution makes which",
         )
     return tuple(steps.values())
 
@@ -215,7 +216,7 @@ def decide(
 
 
 def _what_changed(before: Result | None, ingredients: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    if before is None:
+    if before is None or before.state == "excluded":
         return "not done yet"
     changed = [
         name

@@ -11,6 +11,7 @@ from pkgkmod.engine.lock import Lock
 from pkgkmod.errors import ConfigError, KernelError, PkgkmodError, UsageError, did_you_mean
 from pkgkmod.kernels.provide import is_here, provide_kernels
 from pkgkmod.kernels.select import Found, available_kernels, in_order, select_kernels
+from pkgkmod.kernels.store import Store
 from pkgkmod.kernels.tree import read_options
 from pkgkmod.model.distro import Distro
 from pkgkmod.model.job import Job
@@ -62,11 +63,7 @@ def resolve_jobs(
     excluded |= _wrongly_configured(project, ready)
     ready = {release: kernel for release, kernel in ready.items() if release not in excluded}
     if excluded and not ready:
-        raise KernelError(
-            "the driver is for none of these kernels",
-            details="\n".join(f"{release}: {why}" for release, why in excluded.items()),
-            hint="the table [only] of the project file says which kernels it is for",
-        )
+        raise _for_none(excluded)
     jobs: list[Job] = []
     for target, found in chosen.items():
         present = tuple(ready[kernel.uname_r] for kernel in found if kernel.uname_r in ready)
@@ -74,6 +71,34 @@ def resolve_jobs(
             jobs += _group(project.for_target(target), target, find_distro(target.distro), present)
     _warn_of_namesakes(jobs, progress)
     return Resolved(tuple(jobs), absent, excluded)
+
+
+def left_out(project: Project, wanted: Mapping[Target, tuple[Found, ...]]) -> dict[str, str]:
+    """Return why the driver is not for some kernels, by release; of options, only those of kernels here are asked.
+
+    Raise KernelError if it is for none of them.
+    """
+    store = Store()
+    found = {kernel.uname_r: kernel for kernels in wanted.values() for kernel in kernels}
+    excluded = {k.uname_r: why for k in found.values() if (why := project.only.complaint(k.uname_r, k.arch))}
+    here: dict[str, Kernel] = {}
+    for release, kernel in found.items():
+        if isinstance(kernel, Kernel):
+            here[release] = kernel
+        elif project.only.config and store.has(kernel):
+            here[release] = store.kernel(kernel)
+    excluded = {**_wrongly_configured(project, here), **excluded}
+    if found and len(excluded) == len(found):
+        raise _for_none(excluded)
+    return excluded
+
+
+def _for_none(excluded: Mapping[str, str]) -> KernelError:
+    return KernelError(
+        "the driver is for none of these kernels",
+        details="\n".join(f"{release}: {why}" for release, why in excluded.items()),
+        hint="the table [only] of the project file says which kernels it is for",
+    )
 
 
 def _wrongly_configured(project: Project, ready: Mapping[str, Kernel]) -> dict[str, str]:

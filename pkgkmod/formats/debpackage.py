@@ -10,6 +10,8 @@ import hashlib
 import os
 import re
 import shutil
+import stat
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -98,11 +100,12 @@ class DebPackage:
 
 @contextmanager
 def open_package(
-    path: Path, run: Run, folder: Path | None = None, *, packed: Sequence[str] = ()
+    path: Path, run: Run, folder: Path | None = None, *, packed: Sequence[str] = (), most: int = 0
 ) -> Iterator[DebPackage]:
     """Open a package, unpacked below `folder`; raise InputError if it is none, or is damaged.
 
-    A data archive in one of the ways `packed` (endings) is left packed: `convert` needs it no other way.
+    A data archive in one of the ways `packed` (endings) is left packed: `convert` needs it no other way. One of more
+    than `most` bytes, unpacked, counts as damaged; 0 stands for the most of any package.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".repackage-") as place, _explained(path):
         with _opened(path) as file:
@@ -112,7 +115,9 @@ def open_package(
             if data.compression in packed:
                 package = DebPackage(path, members, unpacked, Path(place, data.name))
             else:
-                package = DebPackage(path, members, unpacked, _unpack(file, data, _LARGEST_DATA, Path(place), run))
+                package = DebPackage(
+                    path, members, unpacked, _unpack(file, data, most or _LARGEST_DATA, Path(place), run)
+                )
                 _ = package.files.names  # what is wrong with them is said here
         yield package
 
@@ -129,6 +134,18 @@ def module_contents(package: DebPackage) -> Iterator[tuple[tuple[str, ...], byte
     with package.data.open("rb") as file:
         for place, names in package.files.module_names.items():
             yield names, content_of(file, package.files.entries[place])
+
+
+def file_contents(package: DebPackage, wanted: Callable[[str], bool]) -> Iterator[tuple[tuple[str, ...], int, bytes]]:
+    """Yield names, mode and content of the wanted files, and of symbolic links, with their target as content."""
+    regular = package.files.names
+    with package.data.open("rb") as file:
+        for place, entry in enumerate(package.files.entries):
+            names = tuple(filter(wanted, regular.get(place, (entry.path,) if entry.kind == tarfile.SYMTYPE else ())))
+            if names and place in regular:
+                yield names, stat.S_IFREG | entry.mode, content_of(file, entry)
+            elif names:
+                yield names, stat.S_IFLNK | 0o777, entry.target.encode("utf-8", "surrogateescape")
 
 
 def compressor(package: DebPackage) -> str:

@@ -71,9 +71,9 @@ class Only(Section):
             (fits(uname_r, self.kernels), f"only.kernels is {', '.join(self.kernels)}"),
             (not self.release or re.search(self.release, uname_r), f"only.release is {self.release}"),
             (not self.machine or re.search(self.machine, machine), f"only.machine is {self.machine}, not {machine}"),
-            (not self.oldest or _order(uname_r) >= _order(self.oldest), f"only.oldest is {self.oldest}"),
-            (not self.newest or _order(uname_r) <= _order(self.newest), f"only.newest is {self.newest}"),
-            (not self.before or _order(uname_r) < _order(self.before), f"only.before is {self.before}"),
+            (not self.oldest or version_order(uname_r) >= version_order(self.oldest), f"only.oldest is {self.oldest}"),
+            (not self.newest or version_order(uname_r) <= version_order(self.newest), f"only.newest is {self.newest}"),
+            (not self.before or version_order(uname_r) < version_order(self.before), f"only.before is {self.before}"),
         )
         return next((why for fits, why in checks if not fits), "")
 
@@ -98,7 +98,7 @@ def _any_fits(uname_r: str, patterns: list[str]) -> bool:
     return any(fnmatchcase(uname_r, pattern) for pattern in patterns)
 
 
-def _order(version: str) -> tuple[int, ...]:
+def version_order(version: str) -> tuple[int, ...]:
     """Return the first numbers of a release or version as what orders them: 5.15 is 5.15.0."""
     found = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
     numbers = [int(number) for number in found[0].split(".")] if found else []

@@ -25,6 +25,7 @@ from pkgkmod.packages.debnames import (
     spelled,
 )
 from pkgkmod.packages.debsource import AS_IMPORTED, DebianSources, provenance_text
+from pkgkmod.packages.dkms import dkms_limits
 from pkgkmod.packages.facts import PackageFacts
 from pkgkmod.templates import Templates
 
@@ -79,7 +80,7 @@ def write_debian(
             (destination / f"{package}.{script}").write_text(text, encoding="utf-8")
         (destination / f"{package}.lintian-overrides").write_text(_OVERRIDES, encoding="utf-8")
     if job.project.deb.dkms:
-        text = templates.render("dkms.conf.j2", values)
+        text = templates.render("dkms.conf.j2", {**values, "limits": dkms_limits(job.project.only)})
         (destination / f"{dkms_name(job)}.dkms").write_text(text, encoding="utf-8")
     if facts.firmware:
         # initramfs-tools makes the image of the newest kernel then, once for all packages.

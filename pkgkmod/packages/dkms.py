@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pkgkmod.config.importers.dkmsconf import ONLY_KERNELS, ONLY_NEWEST
+from pkgkmod.errors import ConfigError
 from pkgkmod.formats.tarball import unpack_tarball
 from pkgkmod.model.artifacts import Provenance
 from pkgkmod.model.distro import Distro
+from pkgkmod.model.only import Only, version_order
 from pkgkmod.model.project import Project
 from pkgkmod.packages.sourcearchive import write_source_archive
 from pkgkmod.templates import Room, Templates
 
 CONF = "dkms.conf"
+_NOT_IN_BASH = re.compile(r"\(\?|[*+?][?+]|\[[^\]]*\\|\\(?![dwWsSbB])[A-Za-z0-9]")
 _ROOMS: Mapping[str, Room] = {"rpm": "spec-templates", "deb": "debian-templates"}
 
 
@@ -36,8 +41,52 @@ def dkms_conf(project: Project, modules: Sequence[str], distro: Distro, *, base:
         "modules": tuple(modules),
         "module_folder": distro.module_folder.format(name=project.project.name),
         "weak_modules": distro.override_folder.startswith("weak-updates/"),
+        "limits": dkms_limits(project.only),
     }
     return Templates(_ROOMS[distro.format], base / own if own else None).render(f"{CONF}.j2", values)
+
+
+def dkms_limits(only: Only) -> dict[str, Any]:
+    """Return what the templates of a dkms.conf say of the kernels that the driver is for.
+
+    Patterns for `case` are in `takes` and `refuses`, versions in `bounds`; dkms 3.0 knows neither of them. Raise
+    ConfigError for a regular expression that bash does not have.
+    """
+    wanted = [_for_case(pattern) for pattern in only.kernels if not pattern.startswith("!")]
+    unwanted = [_for_case(pattern[1:]) for pattern in only.kernels if pattern.startswith("!")]
+    options = [f"!CONFIG_{name[1:]}" if name.startswith("!") else f"CONFIG_{name}" for name in only.config]
+    directives = {
+        "BUILD_EXCLUSIVE_KERNEL": _for_bash("release", only.release),
+        "BUILD_EXCLUSIVE_KERNEL_MIN": only.oldest,
+        "BUILD_EXCLUSIVE_ARCH": _for_bash("machine", only.machine),
+        "BUILD_EXCLUSIVE_CONFIG": " ".join(options),
+        "OBSOLETE_BY": only.before,
+        ONLY_KERNELS: " ".join(only.kernels),
+        ONLY_NEWEST: only.newest,
+    }
+    bounds = ((">=", only.oldest), ("<=", only.newest), ("<", only.before))
+    return {
+        "directives": [(name, value) for name, value in directives.items() if value],
+        "takes": "|".join(wanted),
+        "refuses": "|".join(unwanted),
+        "bounds": [(relation, version_order(version)) for relation, version in bounds if version],
+    }
+
+
+def _for_case(pattern: str) -> str:
+    """Return a pattern of releases for `case`, which takes a tilde for somebody's folder."""
+    return pattern.replace("~", "\\~")
+
+
+def _for_bash(key: str, expression: str) -> str:
+    """Return a regular expression as bash has them (regex(7), extended); raise ConfigError if it has not."""
+    if _NOT_IN_BASH.search(expression):
+        raise ConfigError(
+            f"only.{key} cannot be said in a dkms.conf: {expression}",
+            hint="bash knows no groups that begin with (?, no *? and +?, no backslash in [], and of letters behind a "
+            "backslash d, w, s and b",
+        )
+    return re.sub(r"\\(.)", lambda escaped: "[0-9]" if escaped[1] == "d" else escaped[0], expression)
 
 
 def write_dkms_folder(

@@ -11,6 +11,7 @@ from pkgkmod.data.arches import package_arch
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, rpm_suffix
 from pkgkmod.model.requires import UNAME_R, Requirement
+from pkgkmod.packages.dkms import dkms_limits
 from pkgkmod.packages.facts import ChangelogEntry, Dependency, PackageFacts
 from pkgkmod.packages.firmware import rpm_files_entries
 from pkgkmod.templates import Templates
@@ -119,6 +120,7 @@ def spec_values(facts: PackageFacts) -> dict[str, Any]:
         "weak_modules": distro.override_folder.startswith("weak-updates/"),
         "akmod": settings.akmod and distro.akmods,
         "dkms": settings.dkms,
+        "limits": dkms_limits(job.project.only) if settings.dkms else {},
         "required": [_required(one) for one in job.project.requires],
         "changelog": [_changelog_entry(entry) for entry in facts.changelog(evr)],
     }

@@ -7,20 +7,22 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
 from pkgkmod import data
-from pkgkmod.command import Command, run
+from pkgkmod.command import Command, Completed, run
 from pkgkmod.config.importers.dkmsconf import DKMS_TREE, SOURCE_TREE, VARIABLES, DkmsConf
 from pkgkmod.errors import InputError, UsageError
+from pkgkmod.formats import debpackage
 from pkgkmod.kernels.inplace import in_place
 from pkgkmod.kernels.tree import read_options
 from pkgkmod.model.kernel import Kernel, Mount
 from pkgkmod.programs import capture
 from pkgkmod.progress import Progress
 from pkgkmod.sandbox import Sandbox
+from pkgkmod.sources.foldertree import MOST_BYTES, MOST_FILES
 
 CONF = "dkms.conf"
 _READER = "pkgkmod-read-dkms"
@@ -79,6 +81,7 @@ def open_sources(path: Path, scratch: Path, *, isolated: bool, progress: Progres
 def _unpacked(package: Path, scratch: Path, *, isolated: bool, progress: Progress) -> DkmsSources:
     root = scratch / "package"
     root.mkdir()
+    _refuse_large(package, scratch, progress)
     # In the sandbox, no name or link in it leads out of the folder.
     copy = shutil.copyfile(package, scratch / "package.deb")
     command = Command(
@@ -98,6 +101,25 @@ def _unpacked(package: Path, scratch: Path, *, isolated: bool, progress: Progres
         raise UsageError(f"{package.name} is no package of one driver for dkms", details=f"its folders: {names}")
     control = {name: capture("dpkg-deb", "-f", str(package), name) for name in _CONTROL_FIELDS}
     return DkmsSources(found[0], control)
+
+
+def _refuse_large(package: Path, scratch: Path, progress: Progress) -> None:
+    """Raise InputError for a package that holds more than sources of a driver do: what unpacks it has no limits."""
+
+    def unpack(command: Command) -> Completed:
+        return run(replace(command, time_limit=_UNPACK_LIMIT), log=scratch / "log", progress=progress)
+
+    hint = "give the folder with the sources alone"
+    try:
+        # A header goes before each file, and what fills up its last block behind it.
+        with debpackage.open_package(package, unpack, scratch, most=MOST_BYTES + 1024 * MOST_FILES) as opened:
+            entries = opened.files.entries
+            if len(entries) > MOST_FILES or sum(entry.size for entry in entries) > MOST_BYTES:
+                raise InputError(f"{package.name} is too large for a driver", hint=hint)
+    except InputError as error:
+        raise InputError(
+            f"{package.name} cannot be unpacked", details=error.details or error.brief, hint=hint
+        ) from None
 
 
 class Reader:

@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from pkgkmod.errors import SourceError
 from pkgkmod.sources.unpack import LINK
 
-_MOST_FILES = 100_000
-_MOST_BYTES = 1024 * 1024 * 1024
+MOST_FILES = 100_000
+MOST_BYTES = 1024 * 1024 * 1024
+"""What the sources of a driver may have: files, and bytes of all of them."""
 
 
 @dataclass
@@ -37,7 +38,7 @@ def read_folders(folders: Mapping[str, Path]) -> FolderTree:
                 continue
             facts = path.lstat()
             size += facts.st_size
-            if len(found.files) >= _MOST_FILES or size > _MOST_BYTES:
+            if len(found.files) >= MOST_FILES or size > MOST_BYTES:
                 raise SourceError(f"{folder} is too large for a driver", hint="name the folder of the driver alone")
             found.newest = max(found.newest, int(facts.st_mtime))
             found.files[shown] = _read(path, facts.st_mode)

@@ -47,6 +47,7 @@ def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
         "kconfig": project.kconfig,
         "extra_cflags": project.build.extra_cflags,
         **({"make": project.build.make} if project.build.make else {}),
+        **({"only": project.only.model_dump()} if project.deb.dkms or project.rpm.dkms else {}),
         "archive": project.source.archive,
         "makefile": {**static_texts(), **packaging_texts()},
         **probe_ingredients(project.probe),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def content(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
-def dkms(tree: Path, *words: str) -> str:
+def dkms(tree: Path, *words: str, code: int = 0) -> str:
     need("dkms", "make", "gcc")
     if os.getuid():
         lacking("dkms works as root only")
@@ -77,7 +78,7 @@ def dkms(tree: Path, *words: str) -> str:
         text=True,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == code, done.stdout
     return done.stdout
 
 
@@ -159,8 +160,38 @@ def test_a_folder_that_is_there_is_refused_and_only_an_export_is_replaced(driver
 
 
 def test_what_dkms_cannot_be_told_is_said(driver: Driver, tmp_path: Path) -> None:
-    folder = project(tmp_path / "project", driver, more='[only]\nkernels = ["6.*"]\n')
-    assert "[only]" in pkgkmod("export", "dkms", cwd=folder).err
+    folder = project(tmp_path / "project", driver, more='[[module]]\nname = "hello"\nkernels = ["6.*"]\n')
+    assert "module.kernels is not in dkms.conf" in pkgkmod("export", "dkms", cwd=folder).err
     other = project(tmp_path / "other", driver, more='[[requires]]\nname = "foo"\n')
     assert "[[requires]] cannot be exported" in pkgkmod("export", "dkms", cwd=other, code=2).err
     assert not (other / "hello-1.0").exists()
+
+
+ONLY = """
+kernels = ["!*-nothing", "*"]
+release = '^(5|6)\\.'
+oldest = "5.10"
+newest = "6.1"
+before = "6.13"
+machine = "^x86"
+config = ["PCI", "!PREEMPT_RT"]
+"""
+
+
+def test_limits_of_kernels_come_back_from_a_dkms_conf(driver: Driver, tmp_path: Path) -> None:
+    need("bwrap", "bash")
+    folder = project(tmp_path / "project", driver, more=f"[only]{ONLY}")
+    pkgkmod("export", "dkms", cwd=folder)
+    imported = tmp_path / "imported"
+    pkgkmod("import", "dkms", folder / "hello-1.0", "-o", imported, "--distro", "debian12", cwd=tmp_path)
+    made = tomllib.loads((imported / "pkgkmod.toml").read_text())
+    assert made["only"] == tomllib.loads(ONLY)
+
+
+def test_dkms_does_not_build_for_kernels_that_are_left_out(driver: Driver, tmp_path: Path) -> None:
+    _, kernel = series_and_kernel()
+    folder = project(tmp_path / "project", driver, more='[only]\nbefore = "5.4"\n')
+    pkgkmod("export", "dkms", cwd=folder)
+    dkms(tmp_path / "tree", "add", str(folder / "hello-1.0"))
+    said = dkms(tmp_path / "tree", "build", "-m", "hello", "-v", "1.0", "-k", kernel, code=77)
+    assert "BUILD_EXCLUSIVE" in said

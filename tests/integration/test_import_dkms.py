@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pkgkmod.errors import InputError
 from pkgkmod.modules.kmod_deps import read_module
+from pkgkmod.progress import Progress
+from pkgkmod.sources import dkms
 from tests.fixtures.archive_modules import archive_driver, archive_package
-from tests.fixtures.machine import Finished, made, need, pkgkmod, series_and_kernel
+from tests.fixtures.machine import CHECKOUT, Finished, commit, made, need, pkgkmod, series_and_kernel
 
 BUILT = ("acpi-call-dkms", "digimend-dkms", "tp-smapi-dkms", "v4l2loopback-dkms")
 BROKEN = "librem-ec-acpi-dkms"
@@ -227,6 +230,8 @@ def test_kernels_that_it_is_not_for_are_skipped_and_it_is_said_why(driver: Path,
         (others[-1], f"only.kernels is !{others[-1]}")
     ]
     assert {path.parent.parent.name for path in compiled(folder)} == {kernel}
+    status = pkgkmod("status", cwd=folder).out
+    assert f"skipped build_modules {others[-1]}: only.kernels is !{others[-1]}\n" in status
     file.write_text(file.read_text().replace("[only]\nkernels", '[only]\nmachine = "^vax$"\nkernels'))
     nothing = pkgkmod("build_modules", cwd=folder, code=6)
     assert "the driver is for none of these kernels" in nothing.err
@@ -247,3 +252,62 @@ def test_a_file_that_is_no_package_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.deb").write_text("no archive")
     done = pkgkmod("import", "dkms", tmp_path / "x.deb", cwd=tmp_path, code=17)
     assert "cannot be unpacked" in done.err
+
+
+@pytest.mark.parametrize(("files", "size"), [(1, 3 << 20), (30, 10)])
+def test_a_package_of_more_than_a_driver_is_refused_before_it_is_unpacked(
+    files: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits are made small for it."""
+    need("dpkg-deb", "prlimit", "xz")
+    root, scratch = tmp_path / "root", tmp_path / "scratch"
+    (root / "usr/src/foo-1").mkdir(parents=True)
+    (root / "usr/src/foo-1/dkms.conf").write_text('PACKAGE_NAME="foo"\n')
+    for number in range(files):
+        (root / f"usr/src/foo-1/zeros{number}").write_bytes(bytes(size))
+    (root / "DEBIAN").mkdir()
+    (root / "DEBIAN/control").write_text(
+        "Package: foo-dkms\nVersion: 1\nArchitecture: all\nMaintainer: A <a@example.org>\nDescription: d\n"
+    )
+    package = tmp_path / "foo-dkms.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", root, package], check=True, capture_output=True)
+    scratch.mkdir()
+    opened = dkms.open_sources(package, scratch, isolated=False, progress=Progress())
+    assert opened.folder.name == "foo-1"
+    shutil.rmtree(scratch)
+    scratch.mkdir()
+    monkeypatch.setattr(dkms, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(dkms, "MOST_FILES", 20)
+    with pytest.raises(InputError, match=r"foo-dkms\.deb cannot be unpacked") as caught:
+        dkms.open_sources(package, scratch, isolated=False, progress=Progress())
+    assert "folder with the sources" in caught.value.hint
+    assert not list(scratch.rglob("zeros*"))
+
+
+def test_what_it_depends_on_is_required_where_a_project_has_it(kernel: str, tmp_path: Path) -> None:
+    need("bwrap", "make")
+    shutil.copytree(CHECKOUT / "examples/foobar", tmp_path / "foobar")
+    commit(tmp_path / "foobar")
+    foo = tmp_path / "foobar/two/foo"
+    bar = tmp_path / "bar-1.0"
+    shutil.copytree(tmp_path / "foobar/drivers/misc/bar", bar)
+    (bar / "dkms.conf").write_text(
+        "PACKAGE_NAME=bar PACKAGE_VERSION=1.0 BUILT_MODULE_NAME[0]=bar DEST_MODULE_LOCATION[0]=/updates\n"
+        'MAKE="make -C $kernel_source_dir M=$dkms_tree/bar/1.0/build"\nBUILD_DEPENDS[0]=Foo\nBUILD_DEPENDS[1]=baz\n'
+    )
+    done = imported(bar, tmp_path / "bar", kernel, "--with", str(foo))
+    assert "[[requires]], project = ../foobar/two/foo" in done.err
+    written = tomllib.loads((tmp_path / "bar/pkgkmod.toml").read_text())
+    assert written["requires"] == [{"project": "../foobar/two/foo"}]
+    assert "BUILD_DEPENDS[1] = baz" in done.err.partition("left out")[0]  # for the packager to decide
+    target = ("-C", f'target=[{{distro="debian12",kernels=["{kernel}"]}}]')
+    pkgkmod("build_modules", *target, cwd=foo)
+    pkgkmod("build_modules", cwd=tmp_path / "bar")
+    (module,) = compiled(tmp_path / "bar")
+    assert "foo_count" in read_module(str(module)).imports
+    # The file will do as well; a project that others cannot build on will not.
+    imported(bar, tmp_path / "again", kernel, "--with", str(foo / "pkgkmod.toml"))
+    (foo / "pkgkmod.toml").write_text((foo / "pkgkmod.toml").read_text().replace("enabled = true", ""))
+    words = ("import", "dkms", bar, "-o", tmp_path / "no", "--with", foo)
+    assert "makes no devel package" in pkgkmod(*words, cwd=tmp_path, code=2).err
+    assert not (tmp_path / "no").exists()

@@ -122,6 +122,7 @@ def test_all_that_is_said_is_in_the_report() -> None:
     }
     assert outcome(found, "PACKAGE_NAME").startswith("changed")
     assert outcome(found, "BUILD_DEPENDS[0]").startswith("decide")
+    assert not found.requires
     assert outcome(found, "OBSOLETE_BY").startswith("changed")
     for key in ("CLEAN", "POST_INSTALL", "STRIP", "AUTOINSTALL", "DEST_MODULE_LOCATION"):
         assert outcome(found, key).startswith("left out")

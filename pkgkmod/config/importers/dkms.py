@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import tomlkit
@@ -35,11 +36,12 @@ _OLD = "dkms itself passes over it since version 3"
 
 @dataclass
 class Imported:
-    """What is to be written: values of tables, modules, and the report."""
+    """What is to be written: values of tables, modules, the report, and the drivers of other projects."""
 
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
     modules: list[dict[str, Any]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
+    requires: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, key: str, value: str, outcome: Any, text: str) -> None:
         """Add a line to the report."""
@@ -48,21 +50,31 @@ class Imported:
     def text(self, source: str) -> str:
         """Return the project file; raise ConfigError if the values do not go together."""
         made = project_text(self.values, (), source)
-        for module in self.modules:
-            table = tomlkit.document()
-            table.add("module", tomlkit.aot())
-            table["module"].append(tomlkit.item(module))
-            made += "\n" + tomlkit.dumps(table)
+        for name, tables in (("requires", self.requires), ("module", self.modules)):
+            for values in tables:
+                table = tomlkit.document()
+                table.add(name, tomlkit.aot())
+                table[name].append(tomlkit.item(values))
+                made += "\n" + tomlkit.dumps(table)
         made += comments(self.entries, source)
         validate(tomllib.loads(made), lambda key, missing: source, source)
         return made
 
 
-def translate(confs: Sequence[DkmsConf], *, script: str, folder: str, built_by_kbuild: bool, why_make: str) -> Imported:
+def translate(
+    confs: Sequence[DkmsConf],
+    *,
+    script: str,
+    folder: str,
+    built_by_kbuild: bool,
+    why_make: str,
+    projects: Mapping[str, str] = MappingProxyType({}),
+) -> Imported:
     """Return what the project file says; `confs` are the evaluations for all kernels, `script` is the dkms.conf.
 
     `folder` is where the sources lie in the repository. `built_by_kbuild` says that kbuild finds the modules by itself;
-    otherwise the driver's own make builds them, `why_make`. Raise ConfigError if dkms could not build any of it either.
+    otherwise the driver's own make builds them, `why_make`. `projects` are the folders of other projects that it builds
+    on, by name. Raise ConfigError if dkms could not build any of it either.
     """
     found = Imported()
     wanted = [conf for conf in confs if not conf.excluded] or list(confs)
@@ -76,13 +88,18 @@ def translate(confs: Sequence[DkmsConf], *, script: str, folder: str, built_by_k
     limits = kernel_limits(confs, script, found.note)
     if limits:
         found.values["only"] = limits
-    _rest(conf, found)
+    found.requires = [{"project": place} for place in projects.values()]
+    _rest(conf, projects, found)
     return found
+
+
+def _plain_name(name: str) -> str:
+    return _NOT_A_NAME.sub("-", name.lower()).strip("-._+")
 
 
 def _info(conf: DkmsConf, found: Imported) -> None:
     given = conf.get("PACKAGE_NAME")
-    name = _NOT_A_NAME.sub("-", given.lower()).strip("-._+")
+    name = _plain_name(given)
     if not name or refusal("project", "name", name):
         raise ConfigError("the dkms.conf has no usable PACKAGE_NAME", details=f"PACKAGE_NAME = {given!r}")
     found.note("PACKAGE_NAME", given, "carried" if name == given else "changed", f"project.name = {name}")
@@ -175,12 +192,16 @@ def _make(confs: Sequence[DkmsConf], found: Imported, why: str) -> None:
         found.note("PRE_BUILD", conf.get("PRE_BUILD"), "carried", "build.make, at its beginning")
 
 
-def _rest(conf: DkmsConf, found: Imported) -> None:
+def _rest(conf: DkmsConf, projects: Mapping[str, str], found: Imported) -> None:
     for name, why in _LEFT_OUT.items():
         if conf.get(name):
             found.note(name, conf.get(name), "left out", why)
     for number, value in sorted(conf.values.get("BUILD_DEPENDS", {}).items()):
-        text = f"it builds on {value}: import it with --with, or name its package in [[requires]]"
+        name = _plain_name(value)
+        if name in projects:
+            found.note(f"BUILD_DEPENDS[{number}]", value, "carried", f"[[requires]], project = {projects[name]}")
+            continue
+        text = f"it builds on {value}: make that a project, too, and name it by --with, or its package in [[requires]]"
         found.note(f"BUILD_DEPENDS[{number}]", value, "decide", text)
     for name in ("REMAKE_INITRD", "MODULES_CONF", "MODULES_CONF_OBSOLETES", "MODULES_CONF_ALIAS_TYPE"):
         if conf.get(name):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 DKMS_TREE = "/var/lib/dkms"
 SOURCE_TREE = "/usr/src"
+ONLY_KERNELS, ONLY_NEWEST = "pkgkmod_only_kernels", "pkgkmod_only_newest"
+"""What an export says of kernels besides what dkms has words for: only.kernels and only.newest."""
 VARIABLES = (
     *("PACKAGE_NAME", "PACKAGE_VERSION", "MAKE", "MAKE_MATCH", "CLEAN", "PATCH", "PATCH_MATCH", "STRIP"),
     *("BUILT_MODULE_NAME", "BUILT_MODULE_LOCATION", "DEST_MODULE_NAME", "DEST_MODULE_LOCATION"),
@@ -20,8 +22,9 @@ VARIABLES = (
     *("PRE_BUILD", "POST_BUILD", "PRE_INSTALL", "POST_INSTALL", "POST_ADD", "POST_REMOVE"),
     *("NO_WEAK_MODULES", "MODPROBE_ON_INSTALL", "REMAKE_INITRD", "MODULES_CONF", "MODULES_CONF_OBSOLETES"),
     *("MODULES_CONF_ALIAS_TYPE", "MODULES_CONF_OBSOLETE_ONLY"),
+    *(ONLY_KERNELS, ONLY_NEWEST),
 )
-"""Those that dkms reads; any other is the script's own."""
+"""Those that dkms reads, and those of a file that pkgkmod wrote; any other is the script's own."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,18 @@ class DkmsConf:
         if not name:
             return None
         strip = element("STRIP") or self.get("STRIP")
+        place = element("BUILT_MODULE_LOCATION").strip("/")
         return DkmsModule(
             name,
-            element("BUILT_MODULE_LOCATION").strip("/"),
+            "" if self._is_of_kernel(place) else place,
             element("DEST_MODULE_NAME") or name,
             element("DEST_MODULE_LOCATION"),
             not strip.lower().startswith("n"),
         )
+
+    def _is_of_kernel(self, place: str) -> bool:
+        """Tell whether a folder of built modules is called after the kernel; `commands` copy them from there."""
+        return self.uname_r in place.split("/")
 
     @property
     def make(self) -> str:
@@ -118,6 +126,12 @@ class DkmsConf:
             # dkms starts it without a shell: only spaces mean something.
             lines.append(" ".join([_word(f"./{before[0]}"), *map(_word, before[1:])]))
         lines.append(self.make)
+        places = self.values.get("BUILT_MODULE_LOCATION", {})
+        names = self.values.get("BUILT_MODULE_NAME", {})
+        for number, place in sorted(places.items()):
+            if self._is_of_kernel(place) and names.get(number):
+                file = f"{names[number]}.ko"
+                lines.append(f"cp {_word(place.strip('/'))}/{_word(file)} {_word(file)}")
         return "\n".join(self.without_places(line) for line in lines)
 
     def without_places(self, command: str) -> str:

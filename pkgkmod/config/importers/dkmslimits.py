@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pkgkmod.config.importers.dkmsconf import DkmsConf
+from pkgkmod.config.importers.dkmsconf import ONLY_KERNELS, ONLY_NEWEST, DkmsConf
 from pkgkmod.config.importers.projectfile import refusal
 from pkgkmod.model.kernel import KernelRelease
+from pkgkmod.model.only import Only
 
 Note = Callable[[str, str, Any, str], None]
 
@@ -34,23 +35,38 @@ def kernel_limits(confs: Sequence[DkmsConf], script: str, note: Note) -> dict[st
         elif value:
             note(name, value, "decide", "is no version; only.kernels takes patterns")
     _options(confs, found, note)
+    _exported(confs, found, note)
     if computed:
         _computed(confs, computed, script, found, note)
     return found
 
 
 def _expressions(confs: Sequence[DkmsConf], found: dict[str, Any], note: Note) -> list[str]:
-    """Carry expressions over that are the same for all kernels; return the variables that are not, or cannot be."""
+    """Carry expressions over that are the same for all kernels that they let in; return the variables that differ."""
     computed = []
     for name, key in _EXPRESSIONS.items():
         values = {conf.get(name) for conf in confs}
-        (value,) = values if len(values) == 1 else ("",)
-        if len(values) > 1 or (value and refusal("only", key, value)):
-            computed.append(name)
-        elif value:
+        within = {conf.get(name) for conf in confs if conf.excluded != name} if len(values) > 1 else values
+        (value,) = within if len(within) == 1 else ("",)
+        usable = value and not refusal("only", key, value)
+        if usable:
             found[key] = value
             note(name, value, "carried", f"only.{key}")
+        if len(values) > 1 or (value and not usable):
+            computed.append(name)
     return computed
+
+
+def _exported(confs: Sequence[DkmsConf], found: dict[str, Any], note: Note) -> None:
+    """Carry over what pkgkmod itself wrote into the file, since dkms has no words for it."""
+    kernels = next((words for conf in confs if (words := conf.get(ONLY_KERNELS).split())), [])
+    if kernels and not refusal("only", "kernels", tuple(kernels)):
+        found["kernels"] = kernels
+        note(ONLY_KERNELS, " ".join(kernels), "carried", "only.kernels")
+    newest = next((value for conf in confs if (value := conf.get(ONLY_NEWEST))), "")
+    if newest and not refusal("only", "newest", newest):
+        found["newest"] = newest
+        note(ONLY_NEWEST, newest, "carried", "only.newest")
 
 
 def _options(confs: Sequence[DkmsConf], found: dict[str, Any], note: Note) -> None:
@@ -65,9 +81,13 @@ def _options(confs: Sequence[DkmsConf], found: dict[str, Any], note: Note) -> No
 
 def _computed(confs: Sequence[DkmsConf], names: Sequence[str], script: str, found: dict[str, Any], note: Note) -> None:
     """Say what keeps some of the kernels out although the file does not name it in general."""
-    without = [conf for conf in confs if conf.excluded in names]
+    left_out = [conf for conf in confs if conf.excluded in names]
+    limits = Only.model_validate(found)
+    without = [conf for conf in left_out if not limits.complaint(conf.uname_r, conf.machine)]
     within = [conf for conf in confs if not conf.excluded]
     variables = " and ".join(names)
+    if left_out and not without:
+        return  # what else the file says of kernels leaves these out already
     if not without:
         note(variables, "", "decide", "is computed, and leaves none of the kernels here out: others are not known")
         return
@@ -78,7 +98,7 @@ def _computed(confs: Sequence[DkmsConf], names: Sequence[str], script: str, foun
         text = f"only.config: the file asks for these options, and {_listed(without)} lack one of them"
     else:
         chosen = patterns([c.uname_r for c in without], [c.uname_r for c in within])
-        found["kernels"] = [f"!{pattern}" for pattern in chosen]
+        found["kernels"] = [*found.get("kernels", ()), *(f"!{pattern}" for pattern in chosen)]
         text = f"only.kernels leaves out {', '.join(chosen)}: import again when there are new kernels"
     note(variables, said or without[0].get(without[0].excluded), "changed", f"is computed; {text}")
 
