@@ -21,6 +21,10 @@ class Distro(BaseModel):
     title: str
     family: Literal["redhat", "fedora", "suse", "debian", "ubuntu"]
     format: Literal["rpm", "deb"]
+    purl_vendor: str
+    """Namespace of the distribution's own packages in package URLs (purl-spec, types rpm and deb)."""
+    purl_distro: str
+    """The release in package URLs, as syft and trivy spell it: ID-VERSION_ID of os-release(5)."""
     grouping: Grouping
     """How kernels are put into jobs: a job each (`base`), one for all flavours of a version (`per-flavour`), or one for
     `all`."""
