@@ -36,6 +36,8 @@ class ExitCode(IntEnum):
     SIGNING = 20
     DISK = 21
     REQUIREMENT = 22
+    CHECK = 23
+    BOOT = 24
     INTERRUPTED = 130
 
 
@@ -153,7 +155,7 @@ class InputError(PkgkmodError):
 
 
 class DifferentError(PkgkmodError):
-    """Two things that should agree do not: two builds of the same inputs, or a package and a kernel."""
+    """Two things that should agree do not: two builds of the same inputs, a package and a kernel, or two kernels."""
 
     exit_code = ExitCode.DIFFERENT
 
@@ -174,6 +176,18 @@ class RequirementError(PkgkmodError):
     """A driver that this one builds on is not there, or not for this kernel."""
 
     exit_code = ExitCode.REQUIREMENT
+
+
+class CheckError(PkgkmodError):
+    """A finished module would not be loaded, or not as it should be: `check` found errors in it."""
+
+    exit_code = ExitCode.CHECK
+
+
+class BootError(PkgkmodError):
+    """A kernel that was booted refused a module, or broke, or did not come up."""
+
+    exit_code = ExitCode.BOOT
 
 
 class TimeLimitError(PkgkmodError):

@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ("run_commands:plan", "Show what would run, and why; touches nothing."),
     "build": ("run_commands:build", "Run every stage that is needed."),
     "status": ("info_commands:status", "Show what there is: results, their state and place."),
+    "report": ("report_command:report", "Write a page about the finished work."),
     "config": ("project_commands:config", "Show the configuration, or its JSON Schema."),
     "dump_config": ("project_commands:dump_config", "Write the merged configuration as a project file."),
     "kconfig": (
@@ -33,7 +34,10 @@ COMMANDS = {
     "kernels": ("kernel_commands:kernels", "List, fetch and remove the kernels that can be built for."),
     "lock": ("kernel_commands:lock", "Pin commit, patches and kernels in pkgkmod.lock."),
     "rebuild": ("rebuild_command:rebuild", "Build again elsewhere, and compare every byte."),
+    "predict": ("predict_command:predict", "Say which kernels will load modules, and why others refuse them."),
+    "boot": ("boot_command:boot", "Load packaged modules in a real boot of each kernel, in QEMU."),
     "explain": ("explain_command:explain", "Say what a package needs and why, and whether a kernel has it."),
+    "apidiff": ("apidiff_command:apidiff", "Show what a newer kernel changes for a driver, before building."),
     "update_kabi": ("kabi_command:update_kabi", "Put the symbols that modules use on a kernel tree's kABI list."),
     "publish": ("publish_command:publish", "Put finished packages into a repository for apt, dnf or zypper."),
     "iso": ("iso_command:iso", "Show and check driver disks, whoever made them."),
@@ -50,10 +54,12 @@ STAGE_SUMMARIES = {
     "build_rpm": "Build source and binary RPMs.",
     "build_deb": "Build source and binary DEBs.",
     "sign": "Sign the modules in finished packages, and the packages.",
+    "check": "Look into the modules of finished packages for what kernels would refuse.",
+    "sbom": "Write a bill of materials (SBOM) of the packages.",
     "build_iso": "Make a driver disk of the packages.",
 }
 # Stages whose commands do more than run them.
-_STAGE_COMMANDS = {"sign": "sign_command:sign"}
+_STAGE_COMMANDS = {"check": "check_command:check", "sign": "sign_command:sign"}
 
 
 class LazyGroup(click.Group):

@@ -42,6 +42,9 @@ def status(ctx: click.Context, /, everything: bool, **given: Any) -> None:
         where = "/".join(part for part in (result.target, result.kernel) if part != "_")
         edited = " (edited by hand)" if result.state == "ok" and result.changed_files() else ""
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.finished))
+        if result.state == "excluded":
+            click.echo(f"{click.style('skipped', fg='yellow')} {result.stage} {where}: {result.reason}")
+            continue
         colour = "green" if result.state == "ok" else "red"
         click.echo(
             f"{click.style(result.state, fg=colour):6} {result.stage} {where}{edited}  {when}  {result.seconds:.1f} s"

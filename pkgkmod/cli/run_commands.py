@@ -48,6 +48,7 @@ def run_stages(
         progress.close()
     made = [result for key, result in run.results.items() if key[0] in stages and _is_product(result, stages)]
     _copy_disk(loaded, made)
+    _tell_findings(run, progress)
     _print_results(made, invocation, progress)
     if stages == ("build_iso",):
         _print_instructions(made, invocation)
@@ -128,11 +129,15 @@ def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) ->
     from pkgkmod.progress import JsonLines
 
     missing = {k.uname_r: k.offer for job in selection.jobs for k in job.kernels if k.offer and not is_here(k)}
+    # Their .config is in the packages.
+    later = ["only.config"] if selection.project.only.config else []
     for release, offer in missing.items():
         if invocation.json_lines:
-            JsonLines().event("plan", stage="fetch", target="_", kernel=release, action="FETCH", reason=offer.archive)
+            facts = {"stage": "fetch", "target": "_", "kernel": release, "action": "FETCH", "reason": offer.archive}
+            JsonLines().event("plan", **facts, unchecked=later)
         else:
-            click.echo(f"{click.style('FETCH', fg='green')} kernel {release}: {human_size(offer.size)}")
+            told = f"; then {later[0]} is checked" if later else ""
+            click.echo(f"{click.style('FETCH', fg='green')} kernel {release}: {human_size(offer.size)}{told}")
     for release, why in selection.excluded.items():
         if invocation.json_lines:
             JsonLines().event("plan", stage="build_modules", target="_", kernel=release, action="EXCLUDED", reason=why)
@@ -173,6 +178,18 @@ def _copy_disk(loaded: Loaded, made: Sequence[Result]) -> None:
                 move_into_place(result.folder / file, copy)
 
 
+def _tell_findings(run: Run, progress: Progress) -> None:
+    """Say what was found in modules that were checked now, and always the errors that the project lets pass."""
+    checked = {key: outcome for key, outcome in run.outcomes.items() if key[0] == "check" and key in run.results}
+    if checked:
+        from pkgkmod.model.verdict import Verdict
+        from pkgkmod.packages.checkpackages import tell
+
+        for key, outcome in checked.items():
+            found = run.results[key].load(Verdict).findings
+            tell([one for one in found if outcome != "skipped" or one.severity == "error"], progress)
+
+
 def _print_instructions(made: Sequence[Result], invocation: Invocation) -> None:
     """Say what to tell the installers."""
     from pkgkmod.progress import escape_controls
@@ -191,7 +208,7 @@ def files_of(result: Result) -> list[tuple[str, int]]:
         return [(image["file"], image["size"]) for image in artifact["images"]]
     if "packages" in artifact and artifact["packages"] and isinstance(artifact["packages"][0], dict):
         return [(package["file"], package["size"]) for package in artifact["packages"]]
-    if "modules" in artifact:
+    if "symvers" in artifact:
         return [(module["file"], module["size"]) for module in artifact["modules"]]
     names = [artifact.get(key) for key in ("spec", "debian", "tree", "archive", "file")]
     found = [(name, result.folder / name) for name in names if name]

@@ -12,12 +12,12 @@ from typing import Literal
 from pkgkmod import resultcache
 from pkgkmod.command import allow_all, stop_all
 from pkgkmod.engine.plan import Action, Decision, Key, Selection, Step, concerns, decide, make_steps
-from pkgkmod.errors import PartialError, PkgkmodError, SourcesChangedError
+from pkgkmod.errors import ExitCode, PartialError, PkgkmodError, SourcesChangedError
 from pkgkmod.jobserver import JobServer, is_memory_short, sensible_jobs
 from pkgkmod.kernels.store import Store
 from pkgkmod.plugins import JobUnit, KernelUnit, SourceUnit, Work
 from pkgkmod.progress import Progress
-from pkgkmod.workspace import LOG_FILE, Result, Workspace
+from pkgkmod.workspace import LOG_FILE, Result, Workspace, digest
 
 Outcome = Literal["done", "skipped", "kept", "reused", "failed", "excluded"]
 _OUTCOMES: Mapping[Action, Outcome] = {"RUN": "done", "SKIP": "skipped", "KEEP": "kept", "REUSE": "reused"}
@@ -51,11 +51,16 @@ class Run:
 
     @property
     def failure(self) -> PkgkmodError | None:
-        """What to raise in the end: the step's own error if nothing was made, PartialError if something was."""
+        """What to raise in the end: the step's own error if nothing was made, PartialError if something was.
+
+        If checks failed and nothing else did, that is said.
+        """
         if not self.errors and not self.absent:
             return None
         errors = [*self.absent.values(), *self.errors.values()]
-        if not self.made and len({error.exit_code for error in errors}) == 1:
+        kinds = {error.exit_code for error in errors}
+        # What fails a check was made, as the rest was: it is not to be shipped, and nothing is missing.
+        if len(kinds) == 1 and (not self.made or kinds == {ExitCode.CHECK}):
             return errors[0] if len(errors) == 1 else _together(errors[0], self)
         return PartialError(
             _count(self) + ("; the others stand" if self.made else ""),
@@ -109,6 +114,7 @@ class _Execution:
             progress.cell(skipped[release], "excluded")
             progress.event("excluded", stage="build_modules", target="_", kernel=release, reason=why)
             progress.info(f"kernel {release} is skipped: {why}")
+            _save_excluded(workspace, release, why)
 
     @cached_property
     def urgency(self) -> Mapping[Key, float]:
@@ -231,6 +237,19 @@ class _Execution:
             self.progress.event(outcome, stage=key[0], target=key[1], kernel=key[2])
 
 
+def _save_excluded(workspace: Workspace, release: str, why: str) -> None:
+    """Make it a result that the driver is not for a kernel, so that it is known afterwards, too."""
+    key = ("build_modules", "_", release)
+    before = workspace.newest(*key)
+    if before and (before.state, before.reason) == ("excluded", why):
+        return
+    facts = {"excluded": why}
+    with workspace.draft() as draft:
+        workspace.save(
+            draft, key=key, fingerprint=digest(facts), ingredients=facts, inputs={}, state="excluded", reason=why
+        )
+
+
 def _awaited(step: Step, steps: Mapping[Key, Step]) -> tuple[Key, ...]:
     """Return the steps that must be settled before a step may begin.
 
@@ -258,7 +277,7 @@ def urgencies(steps: Mapping[Key, Step], workspace: Workspace) -> dict[Key, floa
 
 
 def _expected_seconds(step: Step, workspace: Workspace) -> float:
-    if before := workspace.newest(*step.key):
+    if (before := workspace.newest(*step.key)) and before.state != "excluded":
         return before.seconds
     if isinstance(step.unit, KernelUnit):
         return 20.0

@@ -147,3 +147,14 @@ class DriverDisk(Artifact):
     kernels: tuple[str, ...]
     readme: str
     """File that says what to tell the installers; it is on the disk, too."""
+
+
+class BillOfMaterials(Artifact):
+    """What the packages of one job are made of, as a document for programs."""
+
+    format: Literal["cyclonedx"]
+    file: str
+    serial: str
+    """Serial number, made of the content."""
+    components: int
+    """Number of packages, modules, firmware files, kernels and drivers in it."""

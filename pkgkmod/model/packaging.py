@@ -183,6 +183,19 @@ class Disk(Section):
     )
 
 
+class Sbom(Section):
+    """Bills of materials: what the packages are made of, one document beside those of each source package."""
+
+    format: Literal["cyclonedx", "none"] = Field(
+        "cyclonedx", description="Format of the documents: cyclonedx (CycloneDX 1.6, as JSON), or none of them."
+    )
+    packages: Line | None = Field(
+        None,
+        description="Folder with packages that were built elsewhere, as by a farm, of the same sources: the documents "
+        "are about these, then. It begins at the project file.",
+    )
+
+
 class Signing(Section):
     """Signatures of modules, for Secure Boot, and of packages. Paths begin at the project file.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pkgkmod.model.check import Check
 from pkgkmod.model.fields import (
     ArchiveContent,
     CheckLevel,
@@ -29,7 +30,7 @@ from pkgkmod.model.fields import (
     VersionText,
 )
 from pkgkmod.model.only import KernelPattern, Only
-from pkgkmod.model.packaging import Deb, Devel, Disk, Firmware, Mock, Rpm, Signing
+from pkgkmod.model.packaging import Deb, Devel, Disk, Firmware, Mock, Rpm, Sbom, Signing
 from pkgkmod.model.probes import Probe, ProbeName
 from pkgkmod.model.requires import Requirement, derived_order
 
@@ -251,6 +252,8 @@ class Project(Section):
     )
     signing: Signing = Signing()
     publish: Publish = Publish()
+    check: Check = Check()
+    sbom: Sbom = Sbom()
 
     def for_target(self, target: Target) -> Project:
         """Return the project with the sources that are built for a target."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pkgkmod.data.distros import find_distro
+from pkgkmod.kernels.here import kernels_here
 from pkgkmod.media.disk import make_images, sort_out
 from pkgkmod.media.lint import refuse_errors
+from pkgkmod.media.loading import loading_check
 from pkgkmod.media.packages import FORMATS, read_packages
 from pkgkmod.media.readme import README
 from pkgkmod.media.report import report_findings
@@ -113,7 +115,8 @@ class BuildIso:
         packages = iter(read_packages([path for ones in paths.values() for path in ones], work.run, work.progress))
         releases = [DiskRelease(find_distro(name), tuple(next(packages) for _ in ones)) for name, ones in paths.items()]
         name = f"{project.project.name}-{project.project.version}"
-        order, findings = sort_out(name, releases, project.disk, project.signing, work.unit.base)
+        also = loading_check(project.disk, lambda: kernels_here(project, work.unit.base), work.run)
+        order, findings = sort_out(name, releases, project.disk, project.signing, work.unit.base, also=also)
         report_findings(findings, project.disk, work.progress)
         refuse_errors(findings, project.disk)
         with work.workspace.scratch() as scratch:

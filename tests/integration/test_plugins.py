@@ -186,6 +186,7 @@ def test_the_wheel_has_all_it_needs(tmp_path, hello, kernel):
     installed("generate_spec")
     installed("generate_debian")
     installed("build_rpm")
+    assert "report.html: 1 kernel, 1 module" in installed("report")
     place = subprocess.run(
         [python, "-c", "from pkgkmod.templates import built_in; print(built_in('spec-templates'))"],
         check=True, capture_output=True, text=True, cwd=folder,

@@ -83,6 +83,21 @@ def test_every_program_that_is_named_to_users_is_in_the_list():
     }  # in the data for plugins' and templates' sake; pkgkmod does not run them
     for name in set(load("tools.toml")["packages"]) - needless:
         assert covered.get(name, name) in text, name
+    # What the makefiles of source packages call, wherever those are built.
+    assert "awk " in (ROOT / "pkgkmod/data/build/pkgkmod-probes.mk").read_text("utf-8")
+    assert re.search(r"^\| awk \(mawk .*\|$", text, re.MULTILINE)
+
+
+def test_tables_with_names_of_their_own_are_headed_so():
+    text = (DOCS / "reference/project-file.md").read_text("utf-8")
+    assert "\n`[probe.NAME]`: " in text and "\n`[plugin.NAME]`: " in text
+    assert "\n`[kconfig]`: " in text and "\n`[[target]]`: " in text
+
+
+def test_the_readme_leads_to_what_there_is():
+    text = (ROOT / "README.md").read_text("utf-8")
+    for page in ("probes", "sbom", "sign", "lock", "several-kernels", "driver-disks"):
+        assert f"](docs/how-to/{page}.md)" in text, page
 
 
 @pytest.mark.parametrize("page", sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")))
@@ -103,7 +118,8 @@ def test_man_pages_hold_nothing_that_roff_would_take_for_its_own(page):
 def test_every_key_stands_in_the_manual_of_the_project_file():
     text = (DOCS / "man/pkgkmod.toml.5").read_text("utf-8")
     for name, field in Project.model_fields.items():
-        assert f".SH [{name}]\n" in text or f".SH [[{name}]]\n" in text
+        table = {"probe": "[probe.NAME]", "plugin": "[plugin.NAME]"}.get(name, f"[{name}]")
+        assert f".SH {table}\n" in text or f".SH [{table}]\n" in text
         for model in (field.annotation, *getattr(field.annotation, "__args__", ())):
             for key in getattr(model, "model_fields", ()):
                 assert f".B {key}\n" in text, key
