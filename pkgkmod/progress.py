@@ -27,6 +27,16 @@ def escape_controls(text: str, *, keep: str = "\n\t") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
+def human_size(size: int) -> str:
+    """Return a size in bytes as people write it: 157 KiB."""
+    amount, unit = float(size), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+
+
 class Progress:
     """Base of all speakers, and the one that says nothing."""
 

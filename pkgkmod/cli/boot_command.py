@@ -15,9 +15,9 @@ import click
 from pkgkmod.cli.boot_choice import Session, Wanted, check_modules, chosen_cargo, of_files, of_project
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
-from pkgkmod.cli.report import count, human_size
+from pkgkmod.cli.report import count
 from pkgkmod.errors import BootError, InputError, KernelError, UsageError
-from pkgkmod.progress import JsonLines
+from pkgkmod.progress import JsonLines, human_size
 
 if TYPE_CHECKING:
     from pkgkmod.boot.booting import BootOrder

@@ -138,8 +138,8 @@ def _print_plan(releases: Sequence[DiskRelease]) -> None:
 
 def print_disk(images: Sequence[DiskImage], folder: Path, readme: str, packages: int, invocation: Invocation) -> None:
     """Say what was made, and what to tell the installers."""
-    from pkgkmod.cli.report import count, human_size
-    from pkgkmod.progress import JsonLines, escape_controls
+    from pkgkmod.cli.report import count
+    from pkgkmod.progress import JsonLines, escape_controls, human_size
 
     if invocation.json_lines:
         for image in images:

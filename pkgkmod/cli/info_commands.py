@@ -9,10 +9,10 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
-from pkgkmod.cli.report import human_size, print_table, shortest
+from pkgkmod.cli.report import print_table, shortest
 from pkgkmod.cli.run_commands import files_of
 from pkgkmod.errors import UsageError
-from pkgkmod.progress import JsonLines
+from pkgkmod.progress import JsonLines, human_size
 
 
 @click.command()

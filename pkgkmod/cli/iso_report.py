@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pkgkmod.cli.report import count, human_size, print_table
+from pkgkmod.cli.report import count, print_table
 from pkgkmod.media.contents import taken
-from pkgkmod.progress import JsonLines, escape_controls
+from pkgkmod.progress import JsonLines, escape_controls, human_size
 
 if TYPE_CHECKING:
     from pkgkmod.media.contents import Row, VolumeContents

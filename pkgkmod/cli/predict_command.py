@@ -11,9 +11,9 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options, with_options
-from pkgkmod.cli.report import count, human_size
+from pkgkmod.cli.report import count
 from pkgkmod.errors import DifferentError, KernelError, PartialError, PkgkmodError, SigningError, UsageError
-from pkgkmod.progress import JsonLines
+from pkgkmod.progress import JsonLines, human_size
 
 if TYPE_CHECKING:
     from pkgkmod.kernels.select import Found

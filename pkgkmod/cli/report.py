@@ -73,16 +73,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-def human_size(size: int) -> str:
-    """Return a size in bytes as people write it: 157 KiB."""
-    amount, unit = float(size), "B"
-    for larger in ("KiB", "MiB", "GiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
-
-
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print columns as wide as their longest cell; the last one is never cut, so that it can be copied."""
     cells = [list(headers), *([escape_controls(cell) for cell in row] for row in rows)]

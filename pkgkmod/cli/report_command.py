@@ -9,9 +9,9 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
-from pkgkmod.cli.report import count, human_size, shortest
+from pkgkmod.cli.report import count, shortest
 from pkgkmod.errors import InputError, PkgkmodError, ToolError
-from pkgkmod.progress import JsonLines, Progress
+from pkgkmod.progress import JsonLines, Progress, human_size
 
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded

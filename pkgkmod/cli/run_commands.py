@@ -11,8 +11,9 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
-from pkgkmod.cli.report import count, human_size, shortest
+from pkgkmod.cli.report import count, shortest
 from pkgkmod.errors import did_you_mean
+from pkgkmod.progress import human_size
 
 _NAMED = 3
 """Kernels that are named in a heading; more are counted."""

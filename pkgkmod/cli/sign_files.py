@@ -14,13 +14,13 @@ from typing import Any, get_args
 import click
 
 from pkgkmod.cli.invocation import Invocation
-from pkgkmod.cli.report import count, human_size
+from pkgkmod.cli.report import count
 from pkgkmod.cli.sign_command import key_settings, make_folder
 from pkgkmod.command import Command, Completed, run
 from pkgkmod.errors import InputError, UsageError, did_you_mean
 from pkgkmod.model.fields import HashName
 from pkgkmod.model.packaging import Signing
-from pkgkmod.progress import JsonLines, Progress, escape_controls
+from pkgkmod.progress import JsonLines, Progress, escape_controls, human_size
 from pkgkmod.signing import detached
 from pkgkmod.signing.packages import (
     Signatures,

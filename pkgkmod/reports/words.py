@@ -9,6 +9,7 @@ from typing import Literal
 
 from pkgkmod.model.finding import Finding, Severity
 from pkgkmod.model.prediction import Ending
+from pkgkmod.progress import human_size
 from pkgkmod.reports.facts import Cell, KernelRow
 
 Tone = Literal["bad", "warn", "good", "none"]
@@ -108,14 +109,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def size_text(size: int) -> str:
-    """Return a size in bytes as people write it: 157 KiB."""
-    amount, unit = float(size), "B"
-    for larger in ("KiB", "MiB", "GiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+size_text = human_size
 
 
 def time_text(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -265,3 +266,14 @@ def _make(folder: Path, common_name: str, days: int, bits: int, run: Run) -> Non
         done = run(Command(argv, folder))
         if not done.ok:
             raise SigningError("openssl cannot make the key", details="\n".join(done.tail[-6:]))
+
+
+def certificate_digest(certificate: Path, key: str = "signing.module_certificate") -> str:
+    """Return the SHA-256 of a certificate that `key` names; raise SigningError if it cannot be read."""
+    try:
+        return hashlib.sha256(certificate.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SigningError(
+            f"the certificate {certificate} cannot be used: {error.strerror}",
+            hint=f"{key} names the X.509 certificate that modules are signed with, in PEM or DER",
+        ) from None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pkgkmod.data.distros import find_distro
-from pkgkmod.errors import SigningError
 from pkgkmod.model.artifacts import PackageSet, SignedSet
 from pkgkmod.model.project import Project
 from pkgkmod.model.verdict import VERDICT_FILE, Verdict
@@ -16,6 +14,7 @@ from pkgkmod.modules.kmod_deps import Export, read_symvers
 from pkgkmod.modules.ownmodules import own_modules_stamp
 from pkgkmod.packages.providers import find_providers, provider_stamps
 from pkgkmod.plugins import JobUnit, Option, Work
+from pkgkmod.signing.keys import certificate_digest
 
 
 class Check:
@@ -58,7 +57,7 @@ class Check:
         certificate = certificate_of(unit.project, unit.base)
         return {
             "check": unit.project.check.model_dump(),
-            "certificate": _digest(certificate) if certificate else "",
+            "certificate": certificate_digest(certificate, "check.certificate") if certificate else "",
             "kernel trees": [kernel.identity for kernel in kernels],
             "installed kernels": {kernel.uname_r: own_modules_stamp(kernel.uname_r) for kernel in kernels},
             "requires": [
@@ -106,13 +105,3 @@ def _required(unit: JobUnit) -> dict[str, dict[str, Export]]:
             symvers = next(iter(provider.files.values()))  # headers follow
             found.setdefault(kernel.uname_r, {}).update(read_symvers(str(symvers)))
     return found
-
-
-def _digest(certificate: Path) -> str:
-    try:
-        return hashlib.sha256(certificate.read_bytes()).hexdigest()
-    except OSError as error:
-        raise SigningError(
-            f"the certificate {certificate} cannot be used: {error.strerror}",
-            hint="check.certificate names the X.509 certificate that modules must be signed with, in PEM or DER",
-        ) from None

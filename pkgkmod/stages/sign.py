@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from pkgkmod.model.kernel import seen_at
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import JobUnit, Work
 from pkgkmod.programs import tool_stamp
+from pkgkmod.signing.keys import certificate_digest
 from pkgkmod.signing.modules import hash_of_kernel
 from pkgkmod.signing.openssl import is_token
 from pkgkmod.signing.packages import settled, sign_set, wanted_signatures
@@ -50,7 +50,7 @@ class Sign:
         signing, base = unit.project.signing, unit.base
         found: dict[str, object] = {}
         if signing.module_certificate:
-            found["certificate"] = _digest(settled(signing.module_certificate, base))
+            found["certificate"] = certificate_digest(settled(signing.module_certificate, base))
             found["openssl"] = tool_stamp("openssl", needed_for="signing modules")
         if signing.module_key:
             found["module key"] = _stamp(signing.module_key, base)
@@ -88,7 +88,7 @@ class Sign:
             **packages.model_dump(exclude={"packages"}),
             packages=signed,
             modules=count,
-            certificate=_digest(wanted.certificate) if wanted.certificate else "",
+            certificate=certificate_digest(wanted.certificate) if wanted.certificate else "",
             package_key=wanted.package_key.fingerprint if wanted.package_key else "",
         )
 
@@ -127,13 +127,3 @@ def _stamp(key: str, base: Path) -> str:
 def _stamp_of(path: Path) -> str:
     facts = path.stat()
     return f"{path}:{facts.st_size}:{facts.st_mtime_ns}"
-
-
-def _digest(certificate: Path) -> str:
-    try:
-        return hashlib.sha256(certificate.read_bytes()).hexdigest()
-    except OSError as error:
-        raise SigningError(
-            f"the certificate {certificate} cannot be used: {error.strerror}",
-            hint="signing.module_certificate names the X.509 certificate of the key, in PEM or DER",
-        ) from None

@@ -8,10 +8,9 @@ import pytest
 
 from pkgkmod import cli
 from pkgkmod.cli import STAGE_SUMMARIES
-from pkgkmod.cli.report import human_size
 from pkgkmod.cli.stage_commands import settings_of, stage_command
 from pkgkmod.plugins import STAGES, load
-from pkgkmod.progress import escape_controls
+from pkgkmod.progress import escape_controls, human_size
 
 HEAVY = {"pydantic", "jinja2", "git", "debian", "rpm", "rich", "elftools", "tomlkit", "importlib_metadata"}
 
