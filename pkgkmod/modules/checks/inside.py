@@ -98,7 +98,7 @@ def look_inside(content: bytes, module: Module) -> Inside:
         raise
     # pyelftools raises its own errors, and those of construct, struct, zlib and Python for what it did not foresee.
     except Exception as error:
-        raise ModuleError(module.path, f"damaged: {type(error).__name__} while reading it") from None
+        raise ModuleError(module.path, "damaged: its tables contradict each other") from error
 
 
 def _look(elf: Any, content: bytes, module: Module) -> Inside:
