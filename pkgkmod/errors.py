@@ -38,6 +38,7 @@ class ExitCode(IntEnum):
     REQUIREMENT = 22
     CHECK = 23
     BOOT = 24
+    FARM = 25
     INTERRUPTED = 130
 
 
@@ -188,6 +189,15 @@ class BootError(PkgkmodError):
     """A kernel that was booted refused a module, or broke, or did not come up."""
 
     exit_code = ExitCode.BOOT
+
+
+class FarmError(PkgkmodError):
+    """A build farm cannot be reached, or does not take what it is given."""
+
+    exit_code = ExitCode.FARM
+
+    passing = False
+    """Whether trying again later may help."""
 
 
 class TimeLimitError(PkgkmodError):

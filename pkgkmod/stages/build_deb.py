@@ -7,15 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pkgkmod.formats.deb import read_deb
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
+from pkgkmod.packages.finished import describe_deb
 from pkgkmod.plugins import JobUnit, Option, Work
 from pkgkmod.programs import tool_stamp
 from pkgkmod.stages.packaging import builder_of, folder_for, jobs_for, make_places, packaging_ingredients, run_build
-
-_SOURCE = (".dsc", ".orig.tar.xz", ".debian.tar.xz")
-_METADATA = (".changes", ".buildinfo")
 
 
 class BuildDeb:
@@ -74,16 +71,6 @@ class BuildDeb:
 
 def _kept(recipe: Recipe, files: Iterable[Path], folder: Path) -> Iterable[Package]:
     for file in files:
-        name, version, arch = recipe.name, recipe.version, "source"
-        if file.suffix in (".deb", ".ddeb"):  # Ubuntu's debhelper calls packages with debug information so
-            control = read_deb(file).control
-            name, version, arch = control["Package"], control["Version"], control["Architecture"]
-            kind: Literal["source", "binary", "metadata"] = "binary"
-        elif file.name.endswith(_SOURCE):
-            kind = "source"
-        elif file.suffix in _METADATA:
-            kind = "metadata"
-        else:
-            continue
-        shutil.copyfile(file, folder / file.name)
-        yield Package(file=file.name, name=name, version=version, arch=arch, kind=kind, size=file.stat().st_size)
+        if package := describe_deb(file, recipe.name, recipe.version) if file.is_file() else None:
+            shutil.copyfile(file, folder / file.name)
+            yield package

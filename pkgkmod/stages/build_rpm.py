@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pkgkmod.formats.rpm import RpmHeader, read_header
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
+from pkgkmod.packages.finished import describe_rpm
 from pkgkmod.plugins import JobUnit, Option, Work
 from pkgkmod.programs import tool_stamp
 from pkgkmod.stages.packaging import builder_of, jobs_for, make_places, packaging_ingredients, run_build
@@ -94,12 +94,6 @@ class BuildRpm:
         )
 
 
-def _kind(header: RpmHeader) -> Literal["source", "binary", "debuginfo"]:
-    if header.arch == "src":
-        return "source"
-    return "debuginfo" if header.name.endswith("-debuginfo") else "binary"
-
-
 def _finishing(unit: JobUnit) -> Mapping[str, object]:
     """Return the programs that finish the modules; ToolError if one is missing."""
     settings = unit.project.rpm
@@ -113,13 +107,5 @@ def _finishing(unit: JobUnit) -> Mapping[str, object]:
 
 def _kept(files: Iterable[Path], folder: Path) -> Iterable[Package]:
     for file in files:
-        header = read_header(file)
         shutil.copyfile(file, folder / file.name)
-        yield Package(
-            file=file.name,
-            name=header.name,
-            version=f"{header.version}-{header.release}",
-            arch=header.arch,
-            kind=_kind(header),
-            size=file.stat().st_size,
-        )
+        yield describe_rpm(file)
