@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pkgkmod.command import Command, is_stopping
-from pkgkmod.errors import CompileError, PackageError
+from pkgkmod.errors import CompileError, PackageError, UsageError
 from pkgkmod.kernels.compiler import compiler_stamps
 from pkgkmod.kernels.inplace import in_place
 from pkgkmod.kernels.provide import repair_kernel
@@ -29,7 +29,7 @@ from pkgkmod.packages.facts import PackageFacts
 from pkgkmod.packages.firmware import find_firmware
 from pkgkmod.packages.providers import provider_stamps, write_providers
 from pkgkmod.packages.sourcearchive import write_source_archive
-from pkgkmod.plugins import BUILDERS, Builder, JobUnit, RootBuilder, Work, load
+from pkgkmod.plugins import BUILDERS, Builder, Farm, JobUnit, RootBuilder, Work, load
 from pkgkmod.programs import tool_stamp
 
 
@@ -87,7 +87,12 @@ def builder_of(unit: JobUnit) -> Builder:
     """Return the builder that the project chose for the job's format."""
     project = unit.project
     name = project.rpm.builder if unit.job.distro.format == "rpm" else project.deb.builder
-    builder: Builder = load(BUILDERS, name)
+    builder: Builder | Farm = load(BUILDERS, name)
+    if isinstance(builder, Farm):
+        raise UsageError(
+            f"'{name}' is a build farm, and takes source packages only",
+            hint=f"`pkgkmod submit --builder {name} --fetch` has it build them",
+        )
     return builder
 
 

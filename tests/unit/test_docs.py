@@ -153,7 +153,10 @@ def parse(line):
             return
         if not isinstance(command, click.Group):
             return
-        _, command, words = command.resolve_command(context, [*getattr(context, "_protected_args", ()), *context.args])
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
+        if command.invoke_without_command and not rest:
+            return
+        _, command, words = command.resolve_command(context, rest)
 
 
 PAGES = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if p.name != "commands.md")]
