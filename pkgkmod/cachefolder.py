@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+
+from pkgkmod.errors import InputError
 
 
 def cache_folder() -> Path:
     """Return pkgkmod's folder below the user's cache (XDG base directories); it may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pkgkmod"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "pkgkmod"
+
+
+def _home() -> Path:
+    """Return the user's home; where there is none, as in build roots, a folder for temporary files."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and no entry in passwd
+        home = Path("/nonexistent")
+    if os.access(home, os.W_OK):
+        return home
+    place = Path(tempfile.gettempdir(), f"pkgkmod-home-{os.getuid()}")
+    place.mkdir(mode=0o700, exist_ok=True)
+    if place.is_symlink() or place.stat().st_uid != os.getuid():
+        raise InputError(
+            f"{place} belongs to somebody else", hint="remove it, or set XDG_CACHE_HOME to a folder of your own"
+        )
+    return place

@@ -35,6 +35,7 @@ from pkgkmod.model.artifacts import PackageFormat, Recipe
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.places import Places
 from pkgkmod.model.project import Project
+from pkgkmod.network import HINT, is_offline
 from pkgkmod.packages.providers import put_devel_debs
 from pkgkmod.plugins import JobUnit, check_settings
 from pkgkmod.progress import Progress
@@ -83,6 +84,8 @@ class SbuildBuilder:
 
         Raise SandboxError if the user who builds has no sub-uids, KernelError if packages cannot be had.
         """
+        if is_offline():
+            raise UsageError("sbuild installs what a build needs from archives", hint=HINT)
         settings = _settings(unit.project)
         user = _build_user(settings.user)
         _check_user(user)

@@ -164,10 +164,10 @@ def _installed_symvers(release: str) -> Path | None:
 def _built_trees(invocation: Invocation) -> dict[str, Path]:
     """Return the build trees of kernels that are here: installed, in folders, in the store."""
     from pkgkmod.config.load import load_settings
-    from pkgkmod.kernels.download import stay_offline
     from pkgkmod.kernels.select import available_kernels, local_kernels
     from pkgkmod.kernels.store import Store
     from pkgkmod.model.kernel import KernelOffer
+    from pkgkmod.network import stay_offline
 
     if invocation.config.exists():
         loaded = invocation.load()

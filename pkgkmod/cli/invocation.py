@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pkgkmod.cli.options import PROJECT_FILE
+from pkgkmod.network import stay_offline
 
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
@@ -42,6 +43,9 @@ class Invocation:
             settings["source.quilt"] = given["quilt"]
         if given.get("no_sandbox"):
             settings["build.sandbox"] = False
+        if given.get("offline"):
+            stay_offline()
+            settings["mock.offline"] = True
         profile_dir = given.get("profile_dir") or (f"{resources}/profiles" if resources else None)
         dump_to = given.get("output") or ("-" if given.get("dump_config") else None)
         return replace(

@@ -13,6 +13,8 @@ from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import count, print_table
 from pkgkmod.errors import KernelError, LockError, PartialError, UsageError
 from pkgkmod.progress import JsonLines, human_size
+from pkgkmod.network import is_offline
+from pkgkmod.progress import JsonLines
 
 if TYPE_CHECKING:
     from pkgkmod.engine.lock import Lock
@@ -51,23 +53,20 @@ def _has_archives(project: Project) -> bool:
 
 @kernels.command("list")
 @click.argument("patterns", nargs=-1)
-@click.option("--offline", is_flag=True, help="Take the archives' indexes as they were seen last; ask nobody.")
 @command_options
 @click.pass_context
-def kernels_list(ctx: click.Context, /, patterns: tuple[str, ...], offline: bool, **given: Any) -> None:
+def kernels_list(ctx: click.Context, /, patterns: tuple[str, ...], **given: Any) -> None:
     """List the kernels that can be built for: installed, in folders, in the configured archives.
 
-    PATTERNS (releases, or with * and ?) narrow the list.
+    PATTERNS (releases, or with * and ?) narrow the list. With --offline, archives are taken as they were seen last.
     """
-    from pkgkmod.kernels.download import stay_offline
     from pkgkmod.kernels.select import available_kernels, local_kernels, select_kernels
     from pkgkmod.kernels.store import Store
 
     invocation: Invocation = ctx.obj.with_options(given)
     project, base = _project(invocation)
     progress = invocation.progress()
-    if offline:
-        stay_offline()
+    offline = is_offline()
     try:
         found = available_kernels(project, base, ask=not offline, progress=progress)
     except KernelError as error:

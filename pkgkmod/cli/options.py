@@ -31,6 +31,7 @@ _COMMON = [
     click.option("-v", "--verbose", count=True, help="Show every program that is run; -vv what it prints."),
     click.option("--quiet", is_flag=True, help="Show warnings, errors and results only."),
     click.option("--json", "json_lines", is_flag=True, help="Speak in JSON lines, for programs."),
+    click.option("--offline", is_flag=True, help="Use no network: take what is here, or refuse."),
     click.option("--no-sandbox", is_flag=True, help="Compile without isolation: makefiles run with your rights."),
 ]
 

@@ -11,7 +11,7 @@ import click
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options, with_options
 from pkgkmod.cli.report import count, print_table, shortest
-from pkgkmod.errors import UsageError, did_you_mean
+from pkgkmod.errors import FarmError, UsageError, did_you_mean
 from pkgkmod.progress import escape_controls
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ class _Farm:
 
     def session(self, progress: Progress) -> FarmSession:
         """Log in."""
+        from pkgkmod.network import HINT, is_offline
+
+        if is_offline():
+            raise FarmError(f"{self.farm.name} is not asked", hint=HINT)
         with progress.step(f"Connecting to {self.farm.name}"):
             return self.farm.connect(self.settings, self.loaded.folder, progress)
 
@@ -99,19 +103,20 @@ def submit(ctx: click.Context, /, **given: Any) -> None:
 
 
 @submit.command("status")
-@with_options([_BUILDER, click.option("--offline", is_flag=True, help="Show what the farm said last; ask nobody.")])
+@with_options([_BUILDER])
 @command_options
 @click.pass_context
 def status(ctx: click.Context, /, **given: Any) -> None:
-    """Ask the farm how the submissions stand."""
+    """Ask the farm how the submissions stand; with --offline, show what it said last."""
     from pkgkmod.engine.submit import ask
+    from pkgkmod.network import is_offline
 
     invocation = ctx.obj.with_options(given)
     progress = invocation.progress()
     try:
         chosen = _chosen(invocation, given["builder"])
         found = chosen.journal.all()
-        if found and not given["offline"] and not all(one.has_ended for one in found):
+        if found and not is_offline() and not all(one.has_ended for one in found):
             found = ask(chosen.session(progress), chosen.journal)
     finally:
         progress.close()
@@ -176,9 +181,9 @@ def _source_packages(chosen: _Farm, given: Mapping[str, Any], progress: Progress
     from pkgkmod.plugins import SourcePackage
 
     project, format = chosen.loaded.project, chosen.farm.format
-    fitting = [one.id for one in project.target if find_distro(one.distro).format == format]
+    fitting = [one.id for one in project.target if format in (None, find_distro(one.distro).format)]
     targets = [one for one in given["target"] or fitting if one in fitting]
-    if not targets:
+    if format and not targets:
         raise UsageError(f"{chosen.farm.name} makes {format.upper()}s, and no target that is meant has these")
     selection = select(chosen.loaded, ("build_source",), {**given, "target": tuple(targets)}, progress)
     run = execute(selection, chosen.workspace, progress)
@@ -187,7 +192,7 @@ def _source_packages(chosen: _Farm, given: Mapping[str, Any], progress: Progress
     found = []
     for job in selection.jobs:
         key = (job.target.id, job.kernel_label)
-        recipe, made = run.results[(_RECIPES[format], *key)], run.results[("build_source", *key)]
+        recipe, made = run.results[(_RECIPES[job.distro.format], *key)], run.results[("build_source", *key)]
         files = [made.folder / one.file for one in made.load(PackageSet).packages]
         first = sorted(files, key=lambda file: file.suffix != ".dsc")
         found.append(SourcePackage(job, recipe.load(Recipe), recipe.folder, tuple(first)))

@@ -17,12 +17,12 @@ from typing import IO
 from pkgkmod import __version__
 from pkgkmod.errors import KernelError
 from pkgkmod.model.kernel import PackageFile
+from pkgkmod.network import HINT, is_offline
 from pkgkmod.progress import Progress
 
 _PIECE = 256 * 1024
 _PATIENCE = 60  # seconds without a byte
 _SCHEMES = ("http", "https", "file")
-_is_offline = False
 
 
 def fetch_package(package: PackageFile, destination: Path, progress: Progress) -> None:
@@ -78,12 +78,6 @@ class NotModified(Exception):
     """The server has nothing newer."""
 
 
-def stay_offline() -> None:
-    """Let nothing more be asked for over the network by this process; folders (file://) may be read."""
-    global _is_offline
-    _is_offline = True
-
-
 @contextmanager
 def opened(url: str, *, since: float = 0) -> Iterator[http.client.HTTPResponse]:
     """Open `url` for reading; proxies and certificates are those of the environment.
@@ -92,8 +86,8 @@ def opened(url: str, *, since: float = 0) -> Iterator[http.client.HTTPResponse]:
     """
     if url.partition("://")[0].lower() not in _SCHEMES or not url.isprintable():
         raise KernelError(f"{url} is not an address that can be read", hint=f"it starts with {', '.join(_SCHEMES)}")
-    if _is_offline and not url.lower().startswith("file:"):
-        raise KernelError(f"{url} is not asked for", hint="leave --offline out to ask for it")
+    if is_offline() and not url.lower().startswith("file:"):
+        raise KernelError(f"{url} is not asked for", hint=HINT)
     request = urllib.request.Request(url, headers={"User-Agent": f"pkgkmod/{__version__}"})
     if since:
         request.add_header("If-Modified-Since", formatdate(since, usegmt=True))

@@ -34,6 +34,7 @@ from pkgkmod.errors import KernelError, ToolError
 from pkgkmod.kernels.aptsources import AptEntry, parse_line
 from pkgkmod.kernels.tree import read_options
 from pkgkmod.model.kernel import Compiler, Kernel, Mount, seen_at
+from pkgkmod.network import HINT, is_offline
 from pkgkmod.programs import find_tool
 from pkgkmod.progress import Progress
 from pkgkmod.sandbox import Sandbox
@@ -179,6 +180,8 @@ def _locked(home: Path) -> Iterator[None]:
 
 def _make(recipe: RootRecipe, home: Path, progress: Progress) -> None:
     """Make a root aside and rename it; the lock of the root is held."""
+    if is_offline():
+        raise KernelError(f"there is no build root of {recipe.suite} here yet, and none is made", hint=HINT)
     _check_mmdebstrap(recipe)
     aside = home.with_name(f".new-{home.name}")
     shutil.rmtree(aside, ignore_errors=True)  # of a killed run

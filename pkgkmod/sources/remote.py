@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pkgkmod.errors import DiskFullError, SourceError
+from pkgkmod.network import HINT, is_offline
 from pkgkmod.progress import Progress
 from pkgkmod.sources.gitcommand import GitFailure, GitFolder, git_failed
 from pkgkmod.sources.objects import Entry, borrow_objects
@@ -82,6 +83,7 @@ class RemoteRepository:
 
     def _references(self, patterns: Sequence[str]) -> dict[str, str]:
         """Ask the server for references: name to object id."""
+        self._need_network()
         listed = self._partial.attempt("ls-remote", "--quiet", "origin", *patterns)
         if isinstance(listed, GitFailure):
             raise self._unreachable(listed)
@@ -191,6 +193,7 @@ class RemoteRepository:
 
     def _fetch(self, wanted: Sequence[str], *options: str) -> None:
         """Fetch objects by their ids; if the server refuses that, fetch what it will give."""
+        self._need_network()
         request = "".join(f"{object_id}\n" for object_id in wanted).encode()
         failure = self._partial.fetch("--no-tags", *options, "--stdin", "origin", stdin=request, heard=self._told)
         if failure is None:
@@ -202,6 +205,10 @@ class RemoteRepository:
         self._fetch_whole(self._commit)
         if self.objects.missing(wanted):
             raise self._unknown()
+
+    def _need_network(self) -> None:
+        if is_offline() and not self._origin.location.startswith("file:"):
+            raise SourceError(f"{self._origin.shown} is not asked, and not all that is wanted of it is here", hint=HINT)
 
     def _told(self, line: str) -> None:
         if _NO_FILTERS.search(line):
