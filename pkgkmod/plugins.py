@@ -266,8 +266,10 @@ class Farm(Protocol):
     """A build farm: it is given source packages, and makes the others. Registered in the same group as Builder."""
 
     name: str
-    format: PackageFormat
-    """What packages it makes."""
+
+    @property
+    def format(self) -> PackageFormat | None:
+        """What packages it makes; None if it makes all."""
 
     def describe(self, package: SourcePackage, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what would be asked for, as JSON-able values, without asking anybody.
@@ -277,6 +279,25 @@ class Farm(Protocol):
 
     def connect(self, settings: Mapping[str, Any], base: Path, progress: Progress) -> FarmSession:
         """Log in; raise FarmError, ToolError for a library that is missing, PluginError for wrong settings."""
+
+
+@runtime_checkable
+class GroupingFarm(Farm, Protocol):
+    """A farm that takes several source packages as one; its sessions are GroupingSessions."""
+
+    def group(self, package: SourcePackage, settings: Mapping[str, Any]) -> str:
+        """Return what a source package becomes a part of; all that have the same are sent together."""
+
+
+@runtime_checkable
+class GroupingSession(FarmSession, Protocol):
+    """A session that is given requests and their source packages together; it returns a ticket for each."""
+
+    def find_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]] | None:
+        """Return the tickets of what was sent with these requests before, if all of it arrived."""
+
+    def send_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]]:
+        """Give the farm source packages; return the tickets to ask about them with."""
 
 
 class KernelSource(Protocol):

@@ -41,6 +41,19 @@ install_debian() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+install_without_daemons() { # packages for Debian whose daemons are not to be started (policy-rc.d, invoke-rc.d(8))
+    local policy=/usr/sbin/policy-rc.d failed=
+    if [ -e "$policy" ]; then
+        install_debian "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 0755 "$policy"
+    install_debian "$@" || failed=yes
+    as_root rm -f "$policy"
+    [ -z "$failed" ] || fail "not installed: $*"
+}
+
 install_packages() { # further packages for Debian
     if command -v apt-get >/dev/null; then
         install_debian "${debian_packages[@]}" "$@"

@@ -83,6 +83,7 @@ def submit(ctx: click.Context, /, **given: Any) -> None:
     try:
         chosen = _chosen(invocation, given["builder"])
         items = _wanted(chosen, _source_packages(chosen, given, progress))
+        _refuse_parts(items, chosen, given)
         if given["dry_run"]:
             _print_wanted(items, chosen, invocation)
             return
@@ -203,6 +204,15 @@ def _wanted(chosen: _Farm, packages: Sequence[SourcePackage]) -> tuple[Wanted, .
     from pkgkmod.engine.submit import wanted
 
     return wanted(chosen.farm, packages, chosen.settings)
+
+
+def _refuse_parts(items: Sequence[Wanted], chosen: _Farm, given: Mapping[str, Any]) -> None:
+    """Raise UsageError where a farm is given a part of what is one package there: the rest would be gone."""
+    if given["kernel"] and (group := next((one.group for one in items if one.group), "")):
+        raise UsageError(
+            f"all kernels are one package at {chosen.farm.name}, {group}: --kernel would take the others out of it",
+            hint="leave --kernel out; `multibuild = false` makes a package for each kernel",
+        )
 
 
 def _finish(

@@ -23,7 +23,7 @@ from pkgkmod.command import is_stopping
 from pkgkmod.errors import CompileError, FarmError, PackageError, PartialError, PkgkmodError, TimeLimitError
 from pkgkmod.model.submission import FarmBuild, Submission
 from pkgkmod.modules.compile import first_error
-from pkgkmod.plugins import Farm, FarmSession, SourcePackage
+from pkgkmod.plugins import Farm, FarmSession, GroupingFarm, GroupingSession, SourcePackage
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import Workspace, digest, write_atomically
 
@@ -95,6 +95,8 @@ class Wanted:
     request: str
     """Digest over what is asked for and the files."""
     words: str
+    group: str = ""
+    """What it becomes a part of, with all that have the same; alone if empty."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -109,7 +111,8 @@ def wanted(farm: Farm, packages: Sequence[SourcePackage], settings: Mapping[str,
         asked = dict(farm.describe(package, settings))
         files = [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in package.files]
         request = digest({"farm": farm.name, "asked": asked, "files": files})
-        found.append(Wanted(package, request, str(asked.get("words", ""))))
+        group = farm.group(package, settings) if isinstance(farm, GroupingFarm) else ""
+        found.append(Wanted(package, request, str(asked.get("words", "")), group))
     return tuple(found)
 
 
@@ -126,32 +129,71 @@ def send(items: Sequence[Wanted], session: FarmSession, journal: Journal, progre
     """
     count = 0
     with journal.alone(progress):
-        for one in items:
-            last = journal.get(*one.key)
-            if last and last.request == one.request:
-                if last.state == "sent" and not (again and last.failed and last.has_ended):
-                    progress.info(f"{last.id}: {last.package} was sent before")
+        for group in _groups(items):
+            last = [found for one in group if (found := _last(one, journal)) is not None]
+            if len(last) == len(group):
+                if all(one.state == "sent" and not (again and one.failed and one.has_ended) for one in last):
+                    for one in last:
+                        progress.info(f"{one.id}: {one.package} was sent before")
                     continue
-                if last.state == "sending" and _has_arrived(one, last, session, journal, progress):
+                sending = any(one.state == "sending" for one in last)
+                if sending and _has_arrived(group, last, session, journal, progress):
                     continue
-            _send(one, session, journal, progress)
-            count += 1
+            _send(group, session, journal, progress)
+            count += len(group)
     return count
 
 
-def _has_arrived(one: Wanted, last: Submission, session: FarmSession, journal: Journal, progress: Progress) -> bool:
+def _groups(items: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:
+    """Give what is sent together."""
+    groups: dict[object, list[Wanted]] = {}
+    for one in items:
+        groups.setdefault(one.group or one.key, []).append(one)
+    yield from (tuple(group) for group in groups.values())
+
+
+def _last(one: Wanted, journal: Journal) -> Submission | None:
+    """Return the job's last submission, if it asked for the same."""
+    last = journal.get(*one.key)
+    return last if last is not None and last.request == one.request else None
+
+
+def _has_arrived(
+    group: Sequence[Wanted], last: Sequence[Submission], session: FarmSession, journal: Journal, progress: Progress
+) -> bool:
     """Tell whether what a killed run was about to send is at the farm, and note it."""
-    ticket = session.find(one.request, one.package)
-    if ticket is None:
+    if len(group) == 1:
+        ticket = session.find(group[0].request, group[0].package)
+        tickets: Sequence[Mapping[str, Any]] | None = None if ticket is None else [ticket]
+    else:
+        assert isinstance(session, GroupingSession)
+        tickets = session.find_together([(one.request, one.package) for one in group])
+    if tickets is None:
         return False
-    journal.put(last.model_copy(update={"state": "sent", "ticket": dict(ticket)}))
-    progress.info(f"{last.id}: {last.package} had arrived")
+    for one, ticket in zip(last, tickets, strict=True):
+        journal.put(one.model_copy(update={"state": "sent", "ticket": dict(ticket)}))
+        progress.info(f"{one.id}: {one.package} had arrived")
     return True
 
 
-def _send(one: Wanted, session: FarmSession, journal: Journal, progress: Progress) -> None:
+def _send(group: Sequence[Wanted], session: FarmSession, journal: Journal, progress: Progress) -> None:
+    submissions = [_about(one) for one in group]
+    for about in submissions:
+        journal.put(about)
+    names = group[0].group if len(group) > 1 else submissions[0].package
+    with progress.step(f"Sending {names}"):
+        if len(group) == 1:
+            tickets = [session.send(group[0].request, group[0].package)]
+        else:
+            assert isinstance(session, GroupingSession)
+            tickets = list(session.send_together([(one.request, one.package) for one in group]))
+    for about, ticket in zip(submissions, tickets, strict=True):
+        journal.put(about.model_copy(update={"state": "sent", "ticket": dict(ticket)}))
+
+
+def _about(one: Wanted) -> Submission:
     target, kernel = one.key
-    about = Submission(
+    return Submission(
         target=target,
         kernel=kernel,
         package=one.package.files[0].name,
@@ -163,10 +205,6 @@ def _send(one: Wanted, session: FarmSession, journal: Journal, progress: Progres
         state="sending",
         sent=time.time(),
     )
-    journal.put(about)
-    with progress.step(f"Sending {about.package}"):
-        ticket = session.send(one.request, one.package)
-    journal.put(about.model_copy(update={"state": "sent", "ticket": dict(ticket)}))
 
 
 def ask(session: FarmSession, journal: Journal) -> list[Submission]:

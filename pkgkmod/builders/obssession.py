@@ -1,0 +1,319 @@
+"""An Open Build Service that is spoken to: projects, packages, builds, logs and what was made."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pkgkmod.builders import obsmeta
+from pkgkmod.builders.obs import ObsSettings, package_name
+from pkgkmod.builders.obsapi import NotFoundError, ObsApi
+from pkgkmod.builders.obssources import Sources, flavors, sources
+from pkgkmod.errors import FarmError
+from pkgkmod.model.submission import BuildState, FarmBuild, FarmFile
+from pkgkmod.plugins import SourcePackage
+from pkgkmod.progress import Progress
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_LOG_END = 8 * 1024 * 1024
+_LOG_TIME = re.compile(rb"^\[ *\d+s\] ?")
+"""What the build script puts before each line of a log."""
+_SETTLING = 15.0
+"""Seconds after a commit until which the scheduler may not have heard of it; it looks in its inbox all the time."""
+# What OBS says of a package. Those that ended a job are believed once the job was one for our sources, the others once
+# the scheduler has looked at the package again.
+_MOVING: Mapping[str, BuildState] = {
+    "scheduled": "waiting",
+    "dispatching": "waiting",
+    "blocked": "waiting",
+    "building": "building",
+    "finished": "building",
+    "signing": "building",
+}
+_OF_JOBS: Mapping[str, BuildState] = {"succeeded": "succeeded", "failed": "failed"}
+_HOPELESS = ("unresolvable", "broken")
+_NOT_MEANT = ("excluded", "disabled", "locked")
+_MADE = {"rpm": ".rpm", "deb": ".deb"}
+
+
+class ObsSession:
+    """A server that one is known to."""
+
+    def __init__(self, api: ObsApi, wanted: ObsSettings, configuration: str | None, progress: Progress) -> None:
+        self._api = api
+        self._wanted = wanted
+        self._configuration = configuration
+        self._progress = progress
+        self._repositories: dict[str, tuple[str, ...]] | None = None
+        self.interval = wanted.interval
+
+    # --- sending -----------------------------------------------------------------------------------
+
+    def find(self, request: str, package: SourcePackage) -> Mapping[str, Any] | None:
+        """Look for the request among the comments of the package's commits."""
+        found = self.find_together(((request, package),))
+        return found[0] if found else None
+
+    def send(self, request: str, package: SourcePackage) -> Mapping[str, Any]:
+        """Make project and package if they are not there, and commit the sources."""
+        return self.send_together(((request, package),))[0]
+
+    def find_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]] | None:
+        """Look for the requests of a package's jobs among the comments of its commits."""
+        place = Sources(self._api, self._wanted.project, package_name(self._wanted, items[0][1]))
+        revision = place.find(_together(items))
+        if revision is None:
+            return None
+        return [self._ticket(name, revision.srcmd5, revision.time, 0) for name in self._names(items)]
+
+    def send_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]]:
+        """Make project and package if they are not there, and commit the sources of all jobs of the package."""
+        package = items[0][1]
+        name = package_name(self._wanted, package)
+        self._make_project(package)
+        self._make_package(name, package)
+        files = sources([one for _, one in items], self._wanted)
+        place = Sources(self._api, self._wanted.project, name)
+        revision, is_new = place.commit(files, _together(items), self._progress)
+        tickets = []
+        for full_name in self._names(items):
+            # The same sources once more: what failed is built again, the rest stands.
+            after = 0 if is_new else self._build_again(full_name)
+            tickets.append(self._ticket(full_name, revision.srcmd5, revision.time, after))
+        return tickets
+
+    def _names(self, items: Sequence[tuple[str, SourcePackage]]) -> list[str]:
+        """Return what OBS calls the jobs: PACKAGE, or PACKAGE:FLAVOR."""
+        packages = [package for _, package in items]
+        return [f"{package_name(self._wanted, packages[0])}:{name}".rstrip(":") for name in flavors(packages)]
+
+    def _ticket(self, package: str, srcmd5: str, committed: int, after: int) -> dict[str, Any]:
+        facts = {"project": self._wanted.project, "package": package, "srcmd5": srcmd5}
+        return {**facts, "committed": committed, "after": after, "sent": time.time()}
+
+    def _make_project(self, package: SourcePackage) -> None:
+        """Make the project, or change what the settings say otherwise; once for all packages."""
+        if self._repositories is not None:
+            return
+        project, path = self._wanted.project, ("source", self._wanted.project, "_meta")
+        try:
+            old = self._api.xml(path)
+        except NotFoundError:
+            if not self._wanted.may_create:
+                raise FarmError(
+                    f"OBS has no project {project}",
+                    hint="plugin.obs.create = true lets it be made; or name another one: plugin.obs.project",
+                ) from None
+            old = None
+        new = copy.deepcopy(old) if old is not None else self._new_project(package)
+        obsmeta.set_repositories(new, self._wanted.repositories)
+        found = obsmeta.repositories(new)
+        if not found:
+            raise FarmError(f"{project} has no repository", hint="[[plugin.obs.repositories]] says what is built for")
+        if old is None or obsmeta.differ(old, new):
+            self._progress.info(f"{'changing' if old is not None else 'making'} the project {project}")
+            self._api.read(path, {"user": self._api.user}, method="PUT", body=obsmeta.text(new))
+        self._configure(is_new=old is None)
+        self._repositories = found
+
+    def _new_project(self, package: SourcePackage) -> Element:
+        title = f"Kernel modules of {package.job.project.project.name}"
+        return obsmeta.new_project(self._wanted.project, title, self._api.user)
+
+    def _configure(self, *, is_new: bool) -> None:
+        """Let the project have the configuration that is asked for; a new one keeps the packages' own releases."""
+        wanted = self._configuration
+        if wanted is None and is_new:
+            # By itself OBS counts, and the kernel that a package's release names would be gone from it.
+            wanted = "Release: <SPEC_REL>\n"
+        path = ("source", self._wanted.project, "_config")
+        if wanted is not None and self._api.read(path) != wanted.encode():
+            self._progress.info(f"changing the configuration of {self._wanted.project}")
+            self._api.read(path, {"user": self._api.user}, method="PUT", body=wanted.encode())
+
+    def _make_package(self, name: str, package: SourcePackage) -> None:
+        path = ("source", self._wanted.project, name, "_meta")
+        try:
+            old = self._api.xml(path)
+        except NotFoundError:
+            old = None
+        facts = package.job.project.project
+        new = copy.deepcopy(old) if old is not None else None
+        if new is None:
+            new = obsmeta.new_package(self._wanted.project, name, facts.summary or facts.name, facts.description or "")
+        if self._wanted.repositories:
+            meant = {one.name for one in self._wanted.repositories_of(package.job.target.id)}
+            # Each by its name: OBS takes a package that is disabled as a whole for one without flavors.
+            others = [("disable", {"repository": one}) for one in self._repositories or () if one not in meant]
+            obsmeta.set_flag(new, "build", others)
+        for flag, value in (("publish", self._wanted.publish), ("debuginfo", self._wanted.debuginfo)):
+            if value is not None:
+                obsmeta.set_flag(new, flag, [("enable" if value else "disable", {})])
+        if old is None or obsmeta.differ(old, new):
+            self._api.read(path, {"user": self._api.user}, method="PUT", body=obsmeta.text(new))
+
+    def _build_again(self, package: str) -> int:
+        """Build once more what failed; return when its last job ended, by the server's clock, and 0 if none failed."""
+        try:
+            failed = [one for one in self._results(package) if one.code in ("failed", *_HOPELESS)]
+        except NotFoundError:
+            return 0
+        if not failed:
+            return 0
+        jobs = [self._last_job(one, package) for one in failed]
+        query = {"cmd": "rebuild", "package": package, "code": "failed"}
+        self._api.read(("build", self._wanted.project), query, method="POST")
+        return max((int(job.get("endtime", 0)) for job in jobs if job is not None), default=0)
+
+    # --- asking ------------------------------------------------------------------------------------
+
+    def builds(self, ticket: Mapping[str, Any]) -> tuple[FarmBuild, ...]:
+        """Return the builds for the repositories and machines; those that are not meant are left out."""
+        package = str(ticket["package"])
+        try:
+            results = self._results(package)
+        except NotFoundError as error:
+            # Of a flavor OBS hears a moment after the commit; a package that is gone later was removed.
+            error.passing = time.time() < float(ticket["sent"]) + _SETTLING
+            raise
+        if not results:
+            # The source server answers like this as long as the other one, which builds, is away.
+            failure = FarmError("OBS does not say how the builds stand", hint="the same command goes on later")
+            failure.passing = True
+            raise failure
+        found = [(one, self._build(one, ticket)) for one in results]
+        meant = [build for _, build in found if build is not None]
+        if meant:
+            return tuple(meant)
+        names = ", ".join(f"{one.place} {one.code}" for one, _ in found)
+        return (FarmBuild(id="none", title=package, state="cancelled", reason=f"it is built nowhere: {names}"),)
+
+    def _results(self, package: str) -> list[_Result]:
+        query = [("package", package), ("view", "status"), ("view", "stats")]
+        answer = self._api.xml(("build", self._wanted.project, "_result"), query)
+        return [_Result(one, package) for one in answer.iter("result")]
+
+    def _build(self, one: _Result, ticket: Mapping[str, Any]) -> FarmBuild | None:
+        """Return a build; None if it is not meant to be."""
+        state = _MOVING.get(one.code, "waiting")
+        reason = one.details
+        key = one.place
+        if one.code in _OF_JOBS:
+            job = self._last_job(one, str(ticket["package"]))
+            is_ours = job is not None and job.get("srcmd5") == ticket["srcmd5"]
+            if job is not None and is_ours and int(job.get("endtime", 0)) > int(ticket["after"]):
+                state = _OF_JOBS[one.code]
+                key = f"{one.place}#{int(job.get('endtime', 0))}"
+        elif one.code in (*_HOPELESS, *_NOT_MEANT) and self._is_settled(one, ticket):
+            if one.code in _NOT_MEANT:
+                return None
+            state, reason = "failed", f"{one.code}: {one.details}".rstrip(": ")
+        return FarmBuild(id=key, title=one.place, state=state, reason=reason[:2000], url=self._page(one, ticket))
+
+    def _is_settled(self, one: _Result, ticket: Mapping[str, Any]) -> bool:
+        """Tell whether the scheduler has looked at the package since the commit."""
+        if one.dirty or time.time() < float(ticket["sent"]) + _SETTLING:
+            return False
+        return one.checked is None or one.checked >= int(ticket["committed"])
+
+    def _last_job(self, one: _Result, package: str) -> Element | None:
+        path = ("build", self._wanted.project, one.repository, one.arch, "_jobhistory")
+        return next(self._api.xml(path, {"package": package, "limit": 1}).iter("jobhist"), None)
+
+    def _page(self, one: _Result, ticket: Mapping[str, Any]) -> str:
+        """Return the page about a build; openSUSE's pages are on another server than its interface."""
+        if not self._api.url.startswith("https://"):
+            return ""
+        server = self._api.url.replace("https://api.", "https://build.")
+        return f"{server}/package/live_build_log/{ticket['project']}/{ticket['package']}/{one.place}"
+
+    # --- fetching ----------------------------------------------------------------------------------
+
+    def log(self, ticket: Mapping[str, Any], build: FarmBuild, destination: Path) -> bool:
+        """Write the end of a build's log, without the times in it; what never ran has none."""
+        if build.id == "none" or build.reason.startswith(_HOPELESS):
+            return False
+        path = (*self._folder(ticket, build.title), "_log")
+        try:
+            entry = next(self._api.xml(path, {"view": "entry"}).iter("entry"), None)
+            size = int(entry.get("size", 0)) if entry is not None else 0
+            start = max(0, size - _LOG_END)
+            self._api.save(path, {"nostream": 1, "start": start, "end": size}, destination, _LOG_END)
+        except NotFoundError:
+            return False
+        with destination.open("rb") as file:
+            lines = [_LOG_TIME.sub(b"", line) for line in file]
+        destination.write_bytes(b"".join(lines))
+        return bool(lines)
+
+    def files(self, ticket: Mapping[str, Any]) -> tuple[FarmFile, ...]:
+        """Return the packages of the builds that succeeded; what is the same for several machines only once."""
+        found: dict[str, FarmFile] = {}
+        for build in self.builds(ticket):
+            if build.state != "succeeded":
+                continue
+            for file in self._packages(ticket, build):
+                before = found.setdefault(file.name, file)
+                if before.place.split("/")[1] != file.place.split("/")[1]:
+                    raise FarmError(
+                        f"{before.place} and {file.place} both have made {file.name}",
+                        hint="with `targets` in [[plugin.obs.repositories]], each target is built in its own one",
+                    )
+        return tuple(found.values())
+
+    def _packages(self, ticket: Mapping[str, Any], build: FarmBuild) -> Iterator[FarmFile]:
+        path = self._folder(ticket, build.title)
+        answer = self._api.xml(path, {"nosource": 1, "withmd5": 1})
+        for one in answer.iter("binary"):
+            name = one.get("filename", "")
+            if name.endswith(tuple(_MADE.values())) and not name.endswith((".src.rpm", ".nosrc.rpm")):
+                size, md5 = one.get("size", ""), one.get("md5", "")
+                yield FarmFile(
+                    name=name,
+                    place="/".join(path[1:]),
+                    build=build.id,
+                    size=int(size) if size.isdecimal() else None,
+                    digest=f"md5:{md5}" if re.fullmatch(r"[0-9a-f]{32}", md5) else "",
+                )
+
+    def _folder(self, ticket: Mapping[str, Any], title: str) -> tuple[str, ...]:
+        return ("build", str(ticket["project"]), *title.split("/", 1), str(ticket["package"]))
+
+    def fetch(self, file: FarmFile, destination: Path) -> None:
+        """Fetch a package."""
+        self._api.save(("build", *file.place.split("/"), file.name), (), destination, file.size)
+
+
+class _Result:
+    """What OBS says of a package in one repository, for one machine."""
+
+    def __init__(self, result: Element, package: str) -> None:
+        self.repository = result.get("repository", "")
+        self.arch = result.get("arch", "")
+        self.dirty = result.get("dirty") == "true"
+        status = next((one for one in result.findall("status") if one.get("package") == package), None)
+        self.code = status.get("code", "") if status is not None else ""
+        details = (status.findtext("details") or "") if status is not None else ""
+        self.details = " ".join(details.split())
+        stats = result.find("stats")
+        checked = stats.get("lastchecked", "") if stats is not None else ""
+        self.checked = int(checked) if checked.isdecimal() else None
+
+    @property
+    def place(self) -> str:
+        """REPOSITORY/ARCH."""
+        return f"{self.repository}/{self.arch}"
+
+
+def _together(items: Sequence[tuple[str, SourcePackage]]) -> str:
+    """Return the request of all jobs of a package."""
+    if len(items) == 1:
+        return items[0][0]
+    return hashlib.sha256("\n".join(sorted(request for request, _ in items)).encode()).hexdigest()
