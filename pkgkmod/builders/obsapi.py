@@ -140,7 +140,10 @@ def _explained() -> Iterator[None]:
     except (osc.oscerr.OscBaseError, EOFError) as error:
         raise FarmError("OBS does not let you in", details=_line(error), hint="`osc whois` tries the same") from None
     except (OSError, urllib3.exceptions.HTTPError) as error:
-        failure = FarmError("OBS does not answer", details=_line(error), hint="the same command goes on later")
+        # urllib3 puts the reason behind what was tried how often.
+        reason = getattr(error, "reason", None)
+        details = _line(reason if isinstance(reason, Exception) else error)
+        failure = FarmError("OBS does not answer", details=details, hint="the same command goes on later")
         failure.passing = True
         raise failure from None
 

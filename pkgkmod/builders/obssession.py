@@ -71,7 +71,7 @@ class ObsSession:
         revision = place.find(_together(items))
         if revision is None:
             return None
-        return [self._ticket(name, revision.srcmd5, revision.time, 0) for name in self._names(items)]
+        return [self._ticket(name, revision.srcmd5, revision.time, {}) for name in self._names(items)]
 
     def send_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]]:
         """Make project and package if they are not there, and commit the sources of all jobs of the package."""
@@ -85,7 +85,7 @@ class ObsSession:
         tickets = []
         for full_name in self._names(items):
             # The same sources once more: what failed is built again, the rest stands.
-            after = 0 if is_new else self._build_again(full_name)
+            after = {} if is_new else self._build_again(full_name)
             tickets.append(self._ticket(full_name, revision.srcmd5, revision.time, after))
         return tickets
 
@@ -94,7 +94,7 @@ class ObsSession:
         packages = [package for _, package in items]
         return [f"{package_name(self._wanted, packages[0])}:{name}".rstrip(":") for name in flavors(packages)]
 
-    def _ticket(self, package: str, srcmd5: str, committed: int, after: int) -> dict[str, Any]:
+    def _ticket(self, package: str, srcmd5: str, committed: int, after: dict[str, int]) -> dict[str, Any]:
         facts = {"project": self._wanted.project, "package": package, "srcmd5": srcmd5}
         return {**facts, "committed": committed, "after": after, "sent": time.time()}
 
@@ -159,18 +159,18 @@ class ObsSession:
         if old is None or obsmeta.differ(old, new):
             self._api.read(path, {"user": self._api.user}, method="PUT", body=obsmeta.text(new))
 
-    def _build_again(self, package: str) -> int:
-        """Build once more what failed; return when its last job ended, by the server's clock, and 0 if none failed."""
+    def _build_again(self, package: str) -> dict[str, int]:
+        """Build once more what failed; return when its last jobs ended, by the server's clock."""
         try:
             failed = [one for one in self._results(package) if one.code in ("failed", *_HOPELESS)]
         except NotFoundError:
-            return 0
+            return {}
         if not failed:
-            return 0
-        jobs = [self._last_job(one, package) for one in failed]
+            return {}
+        jobs = {one.place: self._last_job(one, package) for one in failed}
         query = {"cmd": "rebuild", "package": package, "code": "failed"}
         self._api.read(("build", self._wanted.project), query, method="POST")
-        return max((int(job.get("endtime", 0)) for job in jobs if job is not None), default=0)
+        return {place: int(job.get("endtime", 0)) for place, job in jobs.items() if job is not None}
 
     # --- asking ------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class ObsSession:
         if one.code in _OF_JOBS:
             job = self._last_job(one, str(ticket["package"]))
             is_ours = job is not None and job.get("srcmd5") == ticket["srcmd5"]
-            if job is not None and is_ours and int(job.get("endtime", 0)) > int(ticket["after"]):
+            if job is not None and is_ours and int(job.get("endtime", 0)) > ticket["after"].get(one.place, 0):
                 state = _OF_JOBS[one.code]
                 key = f"{one.place}#{int(job.get('endtime', 0))}"
         elif one.code in (*_HOPELESS, *_NOT_MEANT) and self._is_settled(one, ticket):

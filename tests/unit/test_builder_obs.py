@@ -13,15 +13,24 @@ from pkgkmod.builders import obsmeta, obsspec
 from pkgkmod.builders.obs import ObsFarm, Repository, checked
 from pkgkmod.builders.obsapi import read_xml
 from pkgkmod.builders.obssession import ObsSession
+from pkgkmod.engine.submit import Journal, Wanted, send
 from pkgkmod.errors import FarmError, PluginError
 from pkgkmod.model.artifacts import Recipe
 from pkgkmod.plugins import BUILDERS, GroupingFarm, SourcePackage, load
 from pkgkmod.progress import Progress
+from pkgkmod.workspace import Workspace
 from tests.fixtures.packaging import make_job
 
 KERNEL = "5.14.0-427.13.1.el9_4.x86_64"
 OTHER = "5.14.0-503.el9.x86_64"
-TICKET = {"project": "home:me", "package": "kmod-e1000e", "srcmd5": "a" * 32, "committed": 100, "after": 0, "sent": 0.0}
+TICKET = {
+    "project": "home:me",
+    "package": "kmod-e1000e",
+    "srcmd5": "a" * 32,
+    "committed": 100,
+    "after": {},
+    "sent": 0.0,
+}
 
 
 def package(kernel: str = KERNEL, distro: str = "el9") -> SourcePackage:
@@ -174,8 +183,9 @@ def test_an_end_is_believed_if_it_is_that_of_the_sources_that_were_sent() -> Non
     assert states(result("succeeded"), srcmd5="b") == [("waiting", "")]
     assert states(result("failed")) == [("failed", "")]
     # Sent once more after it had failed.
-    assert states(result("failed"), after=150) == [("waiting", "")]
-    assert states(result("failed"), after=150, endtime=160) == [("failed", "")]
+    assert states(result("failed"), after={"EL_9/x86_64": 150}) == [("waiting", "")]
+    assert states(result("succeeded"), after={"SUSE/x86_64": 150}) == [("succeeded", "")]
+    assert states(result("failed"), after={"EL_9/x86_64": 150}, endtime=160) == [("failed", "")]
 
 
 def test_what_needs_no_job_is_believed_when_the_scheduler_has_looked_again() -> None:
@@ -213,3 +223,44 @@ def test_files_are_the_packages_of_one_repository_each_once() -> None:
     api.answers["result"] = two.replace("EL_9", "SUSE", 1)
     with pytest.raises(FarmError, match="both have made"):
         session.files(TICKET)
+
+
+class Together:
+    """A session that counts what it is sent."""
+
+    interval = 1.0
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
+        self.arrived = False
+
+    def find_together(self, items: Sequence[tuple[str, SourcePackage]]) -> list[dict[str, int]] | None:
+        return [{"number": number} for number, _ in enumerate(items)] if self.arrived else None
+
+    def send_together(self, items: Sequence[tuple[str, SourcePackage]]) -> list[dict[str, int]]:
+        self.sent.append([request for request, _ in items])
+        return [{"number": number} for number, _ in enumerate(items)]
+
+    def find(self, request: str, package: SourcePackage) -> None:
+        raise AssertionError
+
+    send = builds = log = files = fetch = find
+
+
+def test_source_packages_of_one_group_are_sent_together_once(tmp_path: Path) -> None:
+    journal = Journal(Workspace(tmp_path), "stand-in")
+    items = [Wanted(package(KERNEL), "a", "", "group"), Wanted(package(OTHER), "b", "", "group")]
+    stand_in: Any = Together()
+    assert send(items, stand_in, journal, Progress(), again=False) == 2
+    assert send(items, stand_in, journal, Progress(), again=False) == 0
+    assert [(one.kernel, one.ticket) for one in journal.all()] == [(KERNEL, {"number": 0}), (OTHER, {"number": 1})]
+    # One that changed takes the other with it: what they are sent as is one.
+    items[1] = Wanted(package(OTHER), "c", "", "group")
+    assert send(items, stand_in, journal, Progress(), again=False) == 2
+    assert stand_in.sent == [["a", "b"], ["a", "c"]]
+    # A run was killed behind the sending.
+    for one in journal.all():
+        journal.put(one.model_copy(update={"state": "sending"}))
+    stand_in.arrived = True
+    assert send(items, stand_in, journal, Progress(), again=False) == 0
+    assert all(one.state == "sent" for one in journal.all())
