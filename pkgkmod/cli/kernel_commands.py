@@ -12,9 +12,8 @@ from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import count, print_table
 from pkgkmod.errors import KernelError, LockError, PartialError, UsageError
-from pkgkmod.progress import JsonLines, human_size
 from pkgkmod.network import is_offline
-from pkgkmod.progress import JsonLines
+from pkgkmod.progress import JsonLines, human_size
 
 if TYPE_CHECKING:
     from pkgkmod.engine.lock import Lock

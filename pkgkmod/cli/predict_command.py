@@ -163,12 +163,12 @@ def _found(
     given: Mapping[str, Any], project: Project, base: Path, candidates: Sequence[Candidate], progress: Progress
 ) -> tuple[Found, ...]:
     """Return the kernels that are asked about, whether they are here or not."""
-    from pkgkmod.kernels.download import stay_offline
     from pkgkmod.kernels.here import stored_kernels
     from pkgkmod.kernels.select import available_kernels, in_order, local_kernels, select_kernels
     from pkgkmod.kernels.store import Store
     from pkgkmod.model.kernel import KernelOffer
     from pkgkmod.modules.kabifiles import machine_name
+    from pkgkmod.network import stay_offline
 
     if given["no_fetch"]:
         stay_offline()

@@ -65,9 +65,9 @@ def report(
 
 def _facts(loaded: Loaded, patterns: tuple[str, ...], *, predict: bool, progress: Progress) -> Facts:
     from pkgkmod.engine.lock import read_lock
-    from pkgkmod.kernels.download import stay_offline
     from pkgkmod.kernels.here import kernels_here
     from pkgkmod.kernels.select import select_kernels
+    from pkgkmod.network import stay_offline
     from pkgkmod.reports.gather import gather
     from pkgkmod.reports.outlook import Builds, with_dependencies, with_predictions
 

@@ -290,9 +290,8 @@ def _print_status(found: Sequence[Submission], invocation: Invocation) -> None:
 
 
 def _print_fetched(made: Sequence[Result], invocation: Invocation) -> None:
-    from pkgkmod.cli.report import human_size
     from pkgkmod.cli.run_commands import files_of
-    from pkgkmod.progress import JsonLines
+    from pkgkmod.progress import JsonLines, human_size
 
     for result in made:
         if invocation.json_lines:
