@@ -21,6 +21,7 @@ LEFT_OUT = {
     "mock",  # not in Debian
     "sbuild",  # wants to be the builder of a whole machine, and brings Perl's world
     "pkcs11-tool",  # only named in instructions
+    *("busybox", "qemu-system-aarch64", "qemu-system-x86_64"),  # for `boot`: large
 }
 """Programs that the image has not; MORE adds packages."""
 # Of the base system, or brought by build-essential and others.
