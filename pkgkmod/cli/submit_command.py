@@ -76,7 +76,7 @@ def submit(ctx: click.Context, /, **given: Any) -> None:
     """
     invocation = ctx.obj.with_options(given)
     if ctx.invoked_subcommand:
-        ctx.obj = invocation.with_settings({})
+        ctx.obj = invocation
         return
     ctx.find_root().obj = invocation
     progress = invocation.progress()
@@ -115,7 +115,7 @@ def status(ctx: click.Context, /, **given: Any) -> None:
     invocation = ctx.obj.with_options(given)
     progress = invocation.progress()
     try:
-        chosen = _chosen(invocation, given["builder"])
+        chosen = _chosen(invocation, given["builder"] or _before(ctx))
         found = chosen.journal.all()
         if found and not is_offline() and not all(one.has_ended for one in found):
             found = ask(chosen.session(progress), chosen.journal)
@@ -125,7 +125,7 @@ def status(ctx: click.Context, /, **given: Any) -> None:
 
 
 @submit.command("fetch")
-@with_options([_BUILDER, _LIMIT])
+@with_options([_BUILDER])
 @command_options
 @click.pass_context
 def fetch(ctx: click.Context, /, **given: Any) -> None:
@@ -136,7 +136,7 @@ def fetch(ctx: click.Context, /, **given: Any) -> None:
     invocation = ctx.obj.with_options(given)
     progress = invocation.progress()
     try:
-        chosen = _chosen(invocation, given["builder"])
+        chosen = _chosen(invocation, given["builder"] or _before(ctx))
         if not chosen.journal.all():
             raise UsageError(f"nothing was given to {chosen.farm.name}", hint="`pkgkmod submit` sends source packages")
         session = chosen.session(progress)
@@ -149,6 +149,12 @@ def fetch(ctx: click.Context, /, **given: Any) -> None:
     finally:
         progress.close()
     _print_fetched(made, invocation)
+
+
+def _before(ctx: click.Context) -> str | None:
+    """Return the farm that is named in front of the subcommand: `submit --builder NAME status`."""
+    name: str | None = ctx.parent.params["builder"] if ctx.parent else None
+    return name
 
 
 def _chosen(invocation: Invocation, name: str | None) -> _Farm:
