@@ -28,7 +28,6 @@ from pkgkmod.model.kernel import Kernel, KernelOffer, PackageFile
 from pkgkmod.model.packaging import Disk
 from pkgkmod.model.places import Places
 from pkgkmod.model.project import Project
-from pkgkmod.model.submission import FarmBuild, FarmFile
 from pkgkmod.progress import Progress
 from pkgkmod.sandbox import isolation
 from pkgkmod.workspace import Draft, Result, Workspace
@@ -222,82 +221,6 @@ class RootBuilder(Builder, Protocol):
 
     def complaint(self, lines: Sequence[str]) -> PkgkmodError | None:
         """Return the error that stands for what a command wrote, if it is known what that means."""
-
-
-@dataclass(frozen=True)
-class SourcePackage:
-    """A source package that is given to a farm."""
-
-    job: Job
-    recipe: Recipe
-    recipe_folder: Path
-    """Where the recipe's files lie."""
-    files: tuple[Path, ...]
-    """The SRPM; or the .dsc, and behind it the files that it names."""
-
-
-class FarmSession(Protocol):
-    """A farm that is spoken to. Every method raises FarmError, with `passing` set where trying again may help."""
-
-    interval: float
-    """Seconds after which it is asked again at the soonest."""
-
-    def find(self, request: str, package: SourcePackage) -> Mapping[str, Any] | None:
-        """Return the ticket of what was sent with this request before, if it arrived."""
-
-    def send(self, request: str, package: SourcePackage) -> Mapping[str, Any]:
-        """Give the farm a source package; return the ticket to ask about it with, as JSON-able values."""
-
-    def builds(self, ticket: Mapping[str, Any]) -> tuple[FarmBuild, ...]:
-        """Return how the builds stand now."""
-
-    def log(self, ticket: Mapping[str, Any], build: FarmBuild, destination: Path) -> bool:
-        """Write the end of a build's log, at most 8 MB; return False if there is none."""
-
-    def files(self, ticket: Mapping[str, Any]) -> tuple[FarmFile, ...]:
-        """Return the packages that were made."""
-
-    def fetch(self, file: FarmFile, destination: Path) -> None:
-        """Write a package."""
-
-
-@runtime_checkable
-class Farm(Protocol):
-    """A build farm: it is given source packages, and makes the others. Registered in the same group as Builder."""
-
-    name: str
-
-    @property
-    def format(self) -> PackageFormat | None:
-        """What packages it makes; None if it makes all."""
-
-    def describe(self, package: SourcePackage, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what would be asked for, as JSON-able values, without asking anybody.
-
-        What asks for the same, with the same files, is not sent twice. `words` says it to people.
-        """
-
-    def connect(self, settings: Mapping[str, Any], base: Path, progress: Progress) -> FarmSession:
-        """Log in; raise FarmError, ToolError for a library that is missing, PluginError for wrong settings."""
-
-
-@runtime_checkable
-class GroupingFarm(Farm, Protocol):
-    """A farm that takes several source packages as one; its sessions are GroupingSessions."""
-
-    def group(self, package: SourcePackage, settings: Mapping[str, Any]) -> str:
-        """Return what a source package becomes a part of; all that have the same are sent together."""
-
-
-@runtime_checkable
-class GroupingSession(FarmSession, Protocol):
-    """A session that is given requests and their source packages together; it returns a ticket for each."""
-
-    def find_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]] | None:
-        """Return the tickets of what was sent with these requests before, if all of it arrived."""
-
-    def send_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]]:
-        """Give the farm source packages; return the tickets to ask about them with."""
 
 
 class KernelSource(Protocol):

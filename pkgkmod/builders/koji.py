@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
@@ -17,9 +17,10 @@ from xml.parsers.expat import ExpatError
 from pydantic import BaseModel, ConfigDict, Field
 
 from pkgkmod.errors import FarmError, ToolError
+from pkgkmod.farms import Item, SourcePackage, Ticket
 from pkgkmod.model.artifacts import PackageFormat
 from pkgkmod.model.submission import BuildState, FarmBuild, FarmFile
-from pkgkmod.plugins import SourcePackage, check_settings
+from pkgkmod.plugins import check_settings
 from pkgkmod.progress import Progress
 
 _LOG_END = 8 * 1024 * 1024
@@ -75,6 +76,10 @@ class KojiFarm:
             "target": target,
             "options": _options(wanted),
         }
+
+    def group(self, package: SourcePackage, settings: Mapping[str, Any]) -> str:
+        """Each is a build of its own."""
+        return ""
 
     def connect(self, settings: Mapping[str, Any], base: Path, progress: Progress) -> KojiSession:
         """Log in as the profile says."""
@@ -181,8 +186,9 @@ class KojiSession:
         self._wanted = wanted
         self.interval = wanted.interval
 
-    def find(self, request: str, package: SourcePackage) -> Mapping[str, Any] | None:
+    def find(self, items: Sequence[Item]) -> Sequence[Ticket] | None:
         """Look for the request's folder among the newest builds of the user."""
+        ((request, _),) = items
         with _explained(self._koji):
             user = self._session.getLoggedInUser()
             wanted: dict[str, Any] = {"method": "build", "decode": True}
@@ -192,11 +198,12 @@ class KojiSession:
         place = _PLACE.format(request[:32]) + "/"
         for task in tasks:
             if str((task.get("request") or [""])[0]).startswith(place):
-                return {"task": int(task["id"])}
+                return [{"task": int(task["id"])}]
         return None
 
-    def send(self, request: str, package: SourcePackage) -> Mapping[str, Any]:
+    def send(self, items: Sequence[Item]) -> Sequence[Ticket]:
         """Upload the SRPM and start a build."""
+        ((request, package),) = items
         (srpm,) = package.files
         place = _PLACE.format(request[:32])
         with _explained(self._koji):
@@ -206,7 +213,7 @@ class KojiSession:
             target = _target(self._wanted, package)
             priority = {} if self._wanted.priority is None else {"priority": self._wanted.priority}
             task = self._session.build(f"{place}/{srpm.name}", target, _options(self._wanted), **priority)
-        return {"task": int(task)}
+        return [{"task": int(task)}]
 
     def _refuse_known(self, srpm: Path) -> None:
         """Koji builds no name-version-release a second time."""
@@ -218,7 +225,7 @@ class KojiSession:
                 hint="raise project.release, or set plugin.koji.scratch = true for a try",
             )
 
-    def builds(self, ticket: Mapping[str, Any]) -> tuple[FarmBuild, ...]:
+    def builds(self, ticket: Ticket) -> tuple[FarmBuild, ...]:
         """Return the builds for machines; the whole task, as long as it has none, or where it failed by itself."""
         task = int(ticket["task"])
         with _explained(self._koji):
@@ -256,7 +263,7 @@ class KojiSession:
             return _line(error)
         return ""
 
-    def log(self, ticket: Mapping[str, Any], build: FarmBuild, destination: Path) -> bool:
+    def log(self, ticket: Ticket, build: FarmBuild, destination: Path) -> bool:
         """Write the end of build.log; mock's root.log or state.log where nothing was built."""
         task = int(build.id)
         with _explained(self._koji):
@@ -279,7 +286,7 @@ class KojiSession:
             yield content
             start += len(content)
 
-    def files(self, ticket: Mapping[str, Any]) -> tuple[FarmFile, ...]:
+    def files(self, ticket: Ticket) -> tuple[FarmFile, ...]:
         """Return the RPMs: of a scratch build those that its tasks put out, otherwise those of the build."""
         task = int(ticket["task"])
         with _explained(self._koji):

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pkgkmod.data.distros import find_distro
 from pkgkmod.errors import ConfigError, FarmError
-from pkgkmod.plugins import SourcePackage, check_settings
+from pkgkmod.farms import SourcePackage
+from pkgkmod.plugins import check_settings
 from pkgkmod.progress import Progress
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pkgkmod.builders.obs import ObsSettings, package_name
 from pkgkmod.builders.obsapi import NotFoundError, ObsApi
 from pkgkmod.builders.obssources import Sources, flavors, sources
 from pkgkmod.errors import FarmError
+from pkgkmod.farms import Item, SourcePackage, Ticket
 from pkgkmod.model.submission import BuildState, FarmBuild, FarmFile
-from pkgkmod.plugins import SourcePackage
 from pkgkmod.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,16 +56,7 @@ class ObsSession:
 
     # --- sending -----------------------------------------------------------------------------------
 
-    def find(self, request: str, package: SourcePackage) -> Mapping[str, Any] | None:
-        """Look for the request among the comments of the package's commits."""
-        found = self.find_together(((request, package),))
-        return found[0] if found else None
-
-    def send(self, request: str, package: SourcePackage) -> Mapping[str, Any]:
-        """Make project and package if they are not there, and commit the sources."""
-        return self.send_together(((request, package),))[0]
-
-    def find_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]] | None:
+    def find(self, items: Sequence[Item]) -> Sequence[Ticket] | None:
         """Look for the requests of a package's jobs among the comments of its commits."""
         place = Sources(self._api, self._wanted.project, package_name(self._wanted, items[0][1]))
         revision = place.find(_together(items))
@@ -73,7 +64,7 @@ class ObsSession:
             return None
         return [self._ticket(name, revision.srcmd5, revision.time, {}) for name in self._names(items)]
 
-    def send_together(self, items: Sequence[tuple[str, SourcePackage]]) -> Sequence[Mapping[str, Any]]:
+    def send(self, items: Sequence[Item]) -> Sequence[Ticket]:
         """Make project and package if they are not there, and commit the sources of all jobs of the package."""
         package = items[0][1]
         name = package_name(self._wanted, package)
@@ -89,7 +80,7 @@ class ObsSession:
             tickets.append(self._ticket(full_name, revision.srcmd5, revision.time, after))
         return tickets
 
-    def _names(self, items: Sequence[tuple[str, SourcePackage]]) -> list[str]:
+    def _names(self, items: Sequence[Item]) -> list[str]:
         """Return what OBS calls the jobs: PACKAGE, or PACKAGE:FLAVOR."""
         packages = [package for _, package in items]
         return [f"{package_name(self._wanted, packages[0])}:{name}".rstrip(":") for name in flavors(packages)]
@@ -174,7 +165,7 @@ class ObsSession:
 
     # --- asking ------------------------------------------------------------------------------------
 
-    def builds(self, ticket: Mapping[str, Any]) -> tuple[FarmBuild, ...]:
+    def builds(self, ticket: Ticket) -> tuple[FarmBuild, ...]:
         """Return the builds for the repositories and machines; those that are not meant are left out."""
         package = str(ticket["package"])
         try:
@@ -200,7 +191,7 @@ class ObsSession:
         answer = self._api.xml(("build", self._wanted.project, "_result"), query)
         return [_Result(one, package) for one in answer.iter("result")]
 
-    def _build(self, one: _Result, ticket: Mapping[str, Any]) -> FarmBuild | None:
+    def _build(self, one: _Result, ticket: Ticket) -> FarmBuild | None:
         """Return a build; None if it is not meant to be."""
         state = _MOVING.get(one.code, "waiting")
         reason = one.details
@@ -217,7 +208,7 @@ class ObsSession:
             state, reason = "failed", f"{one.code}: {one.details}".rstrip(": ")
         return FarmBuild(id=key, title=one.place, state=state, reason=reason[:2000], url=self._page(one, ticket))
 
-    def _is_settled(self, one: _Result, ticket: Mapping[str, Any]) -> bool:
+    def _is_settled(self, one: _Result, ticket: Ticket) -> bool:
         """Tell whether the scheduler has looked at the package since the commit."""
         if one.dirty or time.time() < float(ticket["sent"]) + _SETTLING:
             return False
@@ -227,7 +218,7 @@ class ObsSession:
         path = ("build", self._wanted.project, one.repository, one.arch, "_jobhistory")
         return next(self._api.xml(path, {"package": package, "limit": 1}).iter("jobhist"), None)
 
-    def _page(self, one: _Result, ticket: Mapping[str, Any]) -> str:
+    def _page(self, one: _Result, ticket: Ticket) -> str:
         """Return the page about a build; openSUSE's pages are on another server than its interface."""
         if not self._api.url.startswith("https://"):
             return ""
@@ -236,7 +227,7 @@ class ObsSession:
 
     # --- fetching ----------------------------------------------------------------------------------
 
-    def log(self, ticket: Mapping[str, Any], build: FarmBuild, destination: Path) -> bool:
+    def log(self, ticket: Ticket, build: FarmBuild, destination: Path) -> bool:
         """Write the end of a build's log, without the times in it; what never ran has none."""
         if build.id == "none" or build.reason.startswith(_HOPELESS):
             return False
@@ -253,7 +244,7 @@ class ObsSession:
         destination.write_bytes(b"".join(lines))
         return bool(lines)
 
-    def files(self, ticket: Mapping[str, Any]) -> tuple[FarmFile, ...]:
+    def files(self, ticket: Ticket) -> tuple[FarmFile, ...]:
         """Return the packages of the builds that succeeded; what is the same for several machines only once."""
         found: dict[str, FarmFile] = {}
         for build in self.builds(ticket):
@@ -268,7 +259,7 @@ class ObsSession:
                     )
         return tuple(found.values())
 
-    def _packages(self, ticket: Mapping[str, Any], build: FarmBuild) -> Iterator[FarmFile]:
+    def _packages(self, ticket: Ticket, build: FarmBuild) -> Iterator[FarmFile]:
         path = self._folder(ticket, build.title)
         answer = self._api.xml(path, {"nosource": 1, "withmd5": 1})
         for one in answer.iter("binary"):
@@ -283,7 +274,7 @@ class ObsSession:
                     digest=f"md5:{md5}" if re.fullmatch(r"[0-9a-f]{32}", md5) else "",
                 )
 
-    def _folder(self, ticket: Mapping[str, Any], title: str) -> tuple[str, ...]:
+    def _folder(self, ticket: Ticket, title: str) -> tuple[str, ...]:
         return ("build", str(ticket["project"]), *title.split("/", 1), str(ticket["package"]))
 
     def fetch(self, file: FarmFile, destination: Path) -> None:
@@ -312,7 +303,7 @@ class _Result:
         return f"{self.repository}/{self.arch}"
 
 
-def _together(items: Sequence[tuple[str, SourcePackage]]) -> str:
+def _together(items: Sequence[Item]) -> str:
     """Return the request of all jobs of a package."""
     if len(items) == 1:
         return items[0][0]

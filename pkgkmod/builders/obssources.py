@@ -12,7 +12,7 @@ from pkgkmod.builders.obsapi import NotFoundError, ObsApi
 from pkgkmod.builders.obsmeta import file_list, multibuild
 from pkgkmod.builders.obsspec import spec_for_obs
 from pkgkmod.errors import FarmError
-from pkgkmod.plugins import SourcePackage
+from pkgkmod.farms import SourcePackage
 from pkgkmod.progress import Progress
 
 _MARK = "pkgkmod"

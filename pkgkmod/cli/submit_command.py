@@ -17,8 +17,8 @@ from pkgkmod.progress import escape_controls
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
     from pkgkmod.engine.submit import Journal, Wanted
+    from pkgkmod.farms import Farm, FarmSession, SourcePackage
     from pkgkmod.model.submission import Submission
-    from pkgkmod.plugins import Farm, FarmSession, SourcePackage
     from pkgkmod.progress import Progress
     from pkgkmod.workspace import Result, Workspace
 
@@ -159,7 +159,8 @@ def _before(ctx: click.Context) -> str | None:
 
 def _chosen(invocation: Invocation, name: str | None) -> _Farm:
     from pkgkmod.engine.submit import Journal
-    from pkgkmod.plugins import BUILDERS, Farm, load, registered
+    from pkgkmod.farms import Farm
+    from pkgkmod.plugins import BUILDERS, load, registered
     from pkgkmod.workspace import Workspace
 
     loaded = invocation.load()
@@ -184,8 +185,8 @@ def _source_packages(chosen: _Farm, given: Mapping[str, Any], progress: Progress
     from pkgkmod.cli.run_commands import select
     from pkgkmod.data.distros import find_distro
     from pkgkmod.engine.execute import execute
+    from pkgkmod.farms import SourcePackage
     from pkgkmod.model.artifacts import PackageSet, Recipe
-    from pkgkmod.plugins import SourcePackage
 
     project, format = chosen.loaded.project, chosen.farm.format
     fitting = [one.id for one in project.target if format in (None, find_distro(one.distro).format)]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pkgkmod.engine.submit import Journal
 from pkgkmod.errors import FarmError, InputError
+from pkgkmod.farms import FarmSession
 from pkgkmod.formats import rpmpackage
 from pkgkmod.model.artifacts import Package, PackageSet
 from pkgkmod.model.submission import FarmFile, Submission
 from pkgkmod.packages.finished import describe_deb, describe_rpm
-from pkgkmod.plugins import FarmSession
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import Result, Workspace, digest
 

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 
 from pkgkmod.command import is_stopping
 from pkgkmod.errors import CompileError, FarmError, PackageError, PartialError, PkgkmodError, TimeLimitError
+from pkgkmod.farms import Farm, FarmSession, Item, SourcePackage
 from pkgkmod.model.submission import FarmBuild, Submission
 from pkgkmod.modules.compile import first_error
-from pkgkmod.plugins import Farm, FarmSession, GroupingFarm, GroupingSession, SourcePackage
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import Workspace, digest, write_atomically
 
@@ -103,6 +103,11 @@ class Wanted:
         """Target and label of the job."""
         return self.package.job.target.id, self.package.job.kernel_label
 
+    @property
+    def item(self) -> Item:
+        """What the farm is given."""
+        return self.request, self.package
+
 
 def wanted(farm: Farm, packages: Sequence[SourcePackage], settings: Mapping[str, Any]) -> tuple[Wanted, ...]:
     """Return what would be asked of a farm, without asking it."""
@@ -111,8 +116,7 @@ def wanted(farm: Farm, packages: Sequence[SourcePackage], settings: Mapping[str,
         asked = dict(farm.describe(package, settings))
         files = [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in package.files]
         request = digest({"farm": farm.name, "asked": asked, "files": files})
-        group = farm.group(package, settings) if isinstance(farm, GroupingFarm) else ""
-        found.append(Wanted(package, request, str(asked.get("words", "")), group))
+        found.append(Wanted(package, request, str(asked.get("words", "")), farm.group(package, settings)))
     return tuple(found)
 
 
@@ -162,12 +166,7 @@ def _has_arrived(
     group: Sequence[Wanted], last: Sequence[Submission], session: FarmSession, journal: Journal, progress: Progress
 ) -> bool:
     """Tell whether what a killed run was about to send is at the farm, and note it."""
-    if len(group) == 1:
-        ticket = session.find(group[0].request, group[0].package)
-        tickets: Sequence[Mapping[str, Any]] | None = None if ticket is None else [ticket]
-    else:
-        assert isinstance(session, GroupingSession)
-        tickets = session.find_together([(one.request, one.package) for one in group])
+    tickets = session.find([one.item for one in group])
     if tickets is None:
         return False
     for one, ticket in zip(last, tickets, strict=True):
@@ -180,13 +179,8 @@ def _send(group: Sequence[Wanted], session: FarmSession, journal: Journal, progr
     submissions = [_about(one) for one in group]
     for about in submissions:
         journal.put(about)
-    names = group[0].group if len(group) > 1 else submissions[0].package
-    with progress.step(f"Sending {names}"):
-        if len(group) == 1:
-            tickets = [session.send(group[0].request, group[0].package)]
-        else:
-            assert isinstance(session, GroupingSession)
-            tickets = list(session.send_together([(one.request, one.package) for one in group]))
+    with progress.step(f"Sending {group[0].group if len(group) > 1 else submissions[0].package}"):
+        tickets = session.send([one.item for one in group])
     for about, ticket in zip(submissions, tickets, strict=True):
         journal.put(about.model_copy(update={"state": "sent", "ticket": dict(ticket)}))
 

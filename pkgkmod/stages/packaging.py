@@ -11,6 +11,7 @@ from typing import Any
 
 from pkgkmod.command import Command, is_stopping
 from pkgkmod.errors import CompileError, PackageError, UsageError
+from pkgkmod.farms import Farm
 from pkgkmod.kernels.compiler import compiler_stamps
 from pkgkmod.kernels.inplace import in_place
 from pkgkmod.kernels.provide import repair_kernel
@@ -29,7 +30,7 @@ from pkgkmod.packages.facts import PackageFacts
 from pkgkmod.packages.firmware import find_firmware
 from pkgkmod.packages.providers import provider_stamps, write_providers
 from pkgkmod.packages.sourcearchive import write_source_archive
-from pkgkmod.plugins import BUILDERS, Builder, Farm, JobUnit, RootBuilder, Work, load
+from pkgkmod.plugins import BUILDERS, Builder, JobUnit, RootBuilder, Work, load
 from pkgkmod.programs import tool_stamp
 
 

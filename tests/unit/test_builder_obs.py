@@ -15,8 +15,9 @@ from pkgkmod.builders.obsapi import read_xml
 from pkgkmod.builders.obssession import ObsSession
 from pkgkmod.engine.submit import Journal, Wanted, send
 from pkgkmod.errors import FarmError, PluginError
+from pkgkmod.farms import Farm, Item, SourcePackage
 from pkgkmod.model.artifacts import Recipe
-from pkgkmod.plugins import BUILDERS, GroupingFarm, SourcePackage, load
+from pkgkmod.plugins import BUILDERS, load
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import Workspace
 from tests.fixtures.packaging import make_job
@@ -64,7 +65,7 @@ def test_settings_that_would_lead_elsewhere_are_refused(key: str, value: object)
 
 def test_jobs_for_a_kernel_each_are_one_package_or_one_each() -> None:
     farm = load(BUILDERS, "obs")
-    assert isinstance(farm, GroupingFarm)
+    assert isinstance(farm, Farm)
     together = {"project": "home:me", "multibuild": True}
     assert farm.group(package(), together) == farm.group(package(OTHER), together) == "kmod-e1000e"
     apart = {"project": "home:me"}
@@ -234,17 +235,17 @@ class Together:
         self.sent: list[list[str]] = []
         self.arrived = False
 
-    def find_together(self, items: Sequence[tuple[str, SourcePackage]]) -> list[dict[str, int]] | None:
+    def find(self, items: Sequence[Item]) -> list[dict[str, int]] | None:
         return [{"number": number} for number, _ in enumerate(items)] if self.arrived else None
 
-    def send_together(self, items: Sequence[tuple[str, SourcePackage]]) -> list[dict[str, int]]:
+    def send(self, items: Sequence[Item]) -> list[dict[str, int]]:
         self.sent.append([request for request, _ in items])
         return [{"number": number} for number, _ in enumerate(items)]
 
-    def find(self, request: str, package: SourcePackage) -> None:
+    def builds(self, ticket: object) -> None:
         raise AssertionError
 
-    send = builds = log = files = fetch = find
+    log = files = fetch = builds
 
 
 def test_source_packages_of_one_group_are_sent_together_once(tmp_path: Path) -> None:

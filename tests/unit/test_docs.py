@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from pkgkmod import plugins
+from pkgkmod import farms, plugins
 from pkgkmod.cli import COMMANDS, STAGE_SUMMARIES, cli
 from pkgkmod.data import load
 from pkgkmod.data.distros import known_distros
@@ -125,7 +125,10 @@ def test_every_key_stands_in_the_manual_of_the_project_file():
                 assert f".B {key}\n" in text, key
 
 
-@pytest.mark.parametrize("protocol", [plugins.Stage, plugins.Builder, plugins.KernelSource, plugins.Option])
+@pytest.mark.parametrize(
+    "protocol",
+    [plugins.Stage, plugins.Builder, farms.Farm, farms.FarmSession, plugins.KernelSource, plugins.Option],
+)
 def test_every_member_of_a_plugin_is_in_the_reference(protocol):
     text = (DOCS / "reference/plugins.md").read_text("utf-8")
     section = text.partition(f"## {protocol.__name__}\n")[2] or text

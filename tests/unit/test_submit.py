@@ -11,9 +11,9 @@ import pytest
 from pkgkmod.engine.fetch import fetch
 from pkgkmod.engine.submit import Journal, Wanted, ask, failure, send, wait
 from pkgkmod.errors import CompileError, FarmError, PartialError, TimeLimitError
+from pkgkmod.farms import Item, SourcePackage
 from pkgkmod.model.artifacts import Recipe
 from pkgkmod.model.submission import FarmBuild, FarmFile, Submission
-from pkgkmod.plugins import SourcePackage
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import Workspace
 from tests.fixtures.packaging import make_job
@@ -36,12 +36,13 @@ class StandIn:
         self.answers, self.made, self.sent, self.log_text = list(answers), tuple(files), [], ""
         self.arrived: Mapping[str, Any] | None = None
 
-    def find(self, request: str, package: SourcePackage) -> Mapping[str, Any] | None:
-        return self.arrived
+    def find(self, items: Sequence[Item]) -> list[Mapping[str, Any]] | None:
+        return None if self.arrived is None else [self.arrived]
 
-    def send(self, request: str, package: SourcePackage) -> Mapping[str, Any]:
+    def send(self, items: Sequence[Item]) -> list[Mapping[str, Any]]:
+        ((request, _),) = items
         self.sent.append(request)
-        return {"number": len(self.sent)}
+        return [{"number": len(self.sent)}]
 
     def builds(self, ticket: Mapping[str, Any]) -> tuple[FarmBuild, ...]:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
