@@ -8,26 +8,11 @@ or signatures, over which the kernel may still refuse a module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from pkgkmod.model.prediction import Prediction
-from pkgkmod.modules.kernelside import KernelSide
-from pkgkmod.modules.kmod_deps import Module
-from pkgkmod.modules.predict import predict
 
 _SEEN_BY_DEPMOD = ("missing", "other crc")
-
-
-def weak_kernels(
-    modules: Sequence[Module], built_for: str, kernels: Iterable[KernelSide], providers: Sequence[Module] = ()
-) -> Mapping[str, tuple[str, ...]]:
-    """Return the names of the modules that weak-modules links into each kernel besides the one they were built for.
-
-    A kernel into which it links none is left out. `providers` are modules of other packages that are linked, too.
-    """
-    others = [kernel for kernel in kernels if kernel.uname_r != built_for]
-    found = {kernel.uname_r: linked(predict(modules, kernel, providers)) for kernel in others}
-    return {kernel: names for kernel, names in found.items() if names}
 
 
 def linked(predictions: Sequence[Prediction]) -> tuple[str, ...]:
