@@ -1,8 +1,7 @@
-"""Specs and RPM packages, read with the real rpm library. The only import of `rpm`."""
+"""Specs and RPM packages, read with the real rpm library."""
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pkgkmod.errors import InputError, PackageError, ToolError
+from pkgkmod.errors import InputError, PackageError
+from pkgkmod.formats.rpmlibrary import load
 
 # The library keeps its macros and its log in global variables.
 _LOCK = threading.Lock()
@@ -88,7 +88,7 @@ def parse_spec(path: Path, defines: Mapping[str, str] | None = None) -> SpecFact
 
 def read_header(path: Path) -> RpmHeader:
     """Read a package's header, signatures unchecked; raise InputError if the file is not an RPM."""
-    rpm, _ = _load()
+    rpm, _ = load()
     # No macro has a say in a header, and without checks no database is opened.
     with _LOCK:
         transaction = rpm.TransactionSet()
@@ -117,7 +117,7 @@ def read_header(path: Path) -> RpmHeader:
 def compare_evr(one: str, other: str) -> int:
     """Compare two [EPOCH:]VERSION[-RELEASE] as rpm does: below, at or above 0 for older, same, newer."""
     with _LOCK:
-        result: int = _load()[0].labelCompare(_parts(one), _parts(other))
+        result: int = load()[0].labelCompare(_parts(one), _parts(other))
         return result
 
 
@@ -125,7 +125,7 @@ def compare_versions(one: str, other: str) -> int:
     """Compare two texts as rpm compares versions (rpmvercmp): below, at or above 0 for older, same, newer."""
     # No macro has a say in it: there is no need to set up the library for each of thousands of calls.
     with _LOCK:
-        result: int = _load()[0].labelCompare(("0", one, ""), ("0", other, ""))
+        result: int = load()[0].labelCompare(("0", one, ""), ("0", other, ""))
         return result
 
 
@@ -149,7 +149,7 @@ def _library(defines: Mapping[str, str]) -> Iterator[tuple[Any, IO[str]]]:
     Debian's rpm would otherwise make one in the home folder.
     """
     with _LOCK, tempfile.TemporaryDirectory() as place:
-        rpm, messages = _load()
+        rpm, messages = load()
         messages.truncate(0)
         macros = {"_dbpath": place, **defines}
         for name, body in macros.items():
@@ -158,19 +158,3 @@ def _library(defines: Mapping[str, str]) -> Iterator[tuple[Any, IO[str]]]:
             yield rpm, messages
         finally:
             rpm.reloadConfig()  # forgets these macros, and those that a spec defined with %global
-
-
-@functools.cache
-def _load() -> tuple[Any, IO[str]]:
-    """Load the library and send its messages, which go to standard error otherwise, to a file for good."""
-    try:
-        import rpm
-    except ImportError as error:
-        raise ToolError(
-            "the Python bindings of rpm are not installed",
-            details=str(error),
-            hint="install the distribution's package python3-rpm",
-        ) from None
-    messages = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (stays open)
-    rpm.setLogFile(messages)
-    return rpm, messages

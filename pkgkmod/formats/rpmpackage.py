@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from pkgkmod.errors import DiskFullError, InputError, ToolError
+from pkgkmod.errors import DiskFullError, InputError
 from pkgkmod.formats.rpmarchive import (
     PackagedFile,
     Replace,
@@ -40,6 +40,7 @@ from pkgkmod.formats.rpmheader import (
     read_header_blob,
     signature_header,
 )
+from pkgkmod.formats.rpmlibrary import load
 
 _CHUNK = 1024 * 1024
 _LEAD = 96
@@ -302,15 +303,7 @@ def _header_digest(blob: bytes, name: str) -> bytes:
 @contextmanager
 def _rpm_file(file: int | str, mode: str, kind: str) -> Iterator[Any]:
     """Open a file through one of rpm's compressors."""
-    try:
-        import rpm
-    except ImportError as error:
-        raise ToolError(
-            "the Python bindings of rpm are not installed",
-            details=str(error),
-            hint="install the distribution's package python3-rpm",
-        ) from None
-    opened = rpm.fd(file, mode, kind)
+    opened = load()[0].fd(file, mode, kind)
     try:
         yield opened
     finally:

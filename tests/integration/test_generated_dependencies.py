@@ -11,7 +11,7 @@ import pytest
 from pkgkmod.modules import kmod_deps
 from pkgkmod.modules.kmod_deps import read_module
 from tests.fixtures.archive_modules import SMALL, archive_driver, driver_packages, image_modules
-from tests.fixtures.machine import need
+from tests.fixtures.machine import NO_DATABASE, need
 
 PROGRAM = Path(kmod_deps.__file__)
 
@@ -226,7 +226,7 @@ def package(tmp_path):
 
 
 def said_by(package, what):
-    return set(lines("rpm", "-qp", "--dbpath", "/nonexistent", f"--{what}", package))
+    return set(lines("rpm", "-qp", "--dbpath", NO_DATABASE, f"--{what}", package))
 
 
 @pytest.mark.parametrize("style", sorted(kmod_deps.STYLES))

@@ -37,7 +37,7 @@ from pkgkmod.signing.rpmsign import (
     verify_signatures,
 )
 from tests.fixtures.aptrepo import key as gpg_key
-from tests.fixtures.machine import need
+from tests.fixtures.machine import NO_DATABASE, need
 from tests.fixtures.otherroots import run_in, trixie
 from tests.fixtures.rpmrepo import build_rpm, publish
 
@@ -152,7 +152,7 @@ def unpacked(package: Path, folder: Path) -> Path:
 
 
 def query(package: Path, *words: str) -> str:
-    argv = ["rpm", "--dbpath", "/nonexistent", "-qp", "--nosignature", *words, package]
+    argv = ["rpm", "--dbpath", NO_DATABASE, "-qp", "--nosignature", *words, package]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 

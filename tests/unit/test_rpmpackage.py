@@ -16,7 +16,7 @@ from pkgkmod.errors import InputError
 from pkgkmod.formats.rpmheader import Tag
 from pkgkmod.formats.rpmpackage import check_digests, read_package, repackage, visit_modules
 from tests.fixtures.aptrepo import key
-from tests.fixtures.machine import CHECKOUT, need
+from tests.fixtures.machine import CHECKOUT, NO_DATABASE, need
 from tests.fixtures.rpmrepo import sign
 
 FOLDER = "/lib/modules/6.1.0-1/extra/odd"
@@ -93,7 +93,7 @@ def build(folder: Path, spec: Path, payload: str = "w3.zstdio", *more: str) -> P
 
 
 def rpm(*words: object) -> str:
-    argv = ["rpm", "--dbpath", "/nonexistent", *map(str, words)]
+    argv = ["rpm", "--dbpath", NO_DATABASE, *map(str, words)]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
@@ -394,3 +394,19 @@ def test_what_is_not_repackaged_is_named(small: Path, tmp_path: Path) -> None:
     small.write_bytes(delta.replace(b"drpm\0gzip", b"cpio\0gnip"))
     with pytest.raises(InputError, match="compression 'gnip 9' is not known"):
         read_package(small)
+
+
+def test_threads_that_need_the_library_at_once_all_get_the_whole_of_it():
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from pkgkmod.formats.rpmlibrary import load
+gate = Barrier(8)
+def one(_):
+    gate.wait()
+    return load()[0].TransactionSet
+with ThreadPoolExecutor(8) as pool:
+    assert len(set(pool.map(one, range(8)))) == 1
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
