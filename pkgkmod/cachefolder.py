@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pkgkmod.errors import InputError
 
+_NOWHERE = Path("/nonexistent")
+"""Home of the accounts that have none; a tool may have made such a folder by mistake."""
+
 
 def cache_folder() -> Path:
     """Return pkgkmod's folder below the user's cache (XDG base directories); it may be removed at any time."""
@@ -18,10 +21,10 @@ def _home() -> Path:
     """Return the user's home; where there is none, as in build roots, a folder for temporary files."""
     try:
         home = Path.home()
+        if home != _NOWHERE and os.access(home, os.W_OK):
+            return home
     except RuntimeError:  # no HOME, and no entry in passwd
-        home = Path("/nonexistent")
-    if os.access(home, os.W_OK):
-        return home
+        pass
     place = Path(tempfile.gettempdir(), f"pkgkmod-home-{os.getuid()}")
     place.mkdir(mode=0o700, exist_ok=True)
     if place.is_symlink() or place.stat().st_uid != os.getuid():
