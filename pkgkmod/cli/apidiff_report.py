@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pkgkmod.cli.invocation import Invocation
-from pkgkmod.cli.report import count
+from pkgkmod.cli.report import WIDTH, count, wrapped
 from pkgkmod.progress import JsonLines, escape_controls
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from pkgkmod.modules.api.changes import ApiChange, Pair, Section
     from pkgkmod.modules.api.declarations import Declaration
 
-_WIDTH = 80
 _NAMED = 3
 """Lines that use something, without -v."""
 _LISTED = 6
@@ -120,12 +118,12 @@ def _heading(change: ApiChange) -> Iterator[str]:
     declared = change.new or change.old
     place = f"{declared.file}:{declared.line}" if declared else ""
     name, place = escape_controls(name, keep=""), escape_controls(place, keep="")
-    room = _WIDTH - len(name) - len(place)
+    room = WIDTH - len(name) - len(place)
     if room >= 2:
         yield click.style(name, bold=True) + " " * room + place if place else click.style(name, bold=True)
     else:
         yield click.style(name, bold=True)
-        yield f"{place:>{_WIDTH}}" if place else ""
+        yield f"{place:>{WIDTH}}" if place else ""
 
 
 def _notes(change: ApiChange) -> Iterator[str]:
@@ -215,16 +213,11 @@ def shown(one: Declaration) -> str:
     return f"enum {text}: {one.name}" if one.kind == "enumerator" else text
 
 
-def _wrapped(text: str, first: str, others: str, *, colour: str | None = None, cut: bool = False) -> Iterator[str]:
-    text = escape_controls(text, keep="")
-    room = _WIDTH - len(first)
-    if cut and len(text) > room:
+def _wrapped(text: str, first: str, others: str, *, colour: str | None = None, cut: bool = False) -> list[str]:
+    room = WIDTH - len(first)
+    if cut and len(text := escape_controls(text, keep="")) > room:
         text = text[: room - 4] + " ..."
-    lines = textwrap.wrap(
-        text, _WIDTH, initial_indent=first, subsequent_indent=others, break_long_words=False, break_on_hyphens=False
-    )
-    for line in lines:
-        yield click.style(line, fg=colour)
+    return wrapped(text, first, others=others, colour=colour)
 
 
 # --- for programs -------------------------------------------------------------------------------------

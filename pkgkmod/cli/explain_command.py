@@ -16,7 +16,7 @@ import click
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
-from pkgkmod.cli.report import count
+from pkgkmod.cli.report import WIDTH, count, wrapped
 from pkgkmod.errors import DifferentError, InputError, KernelError, UsageError, did_you_mean
 from pkgkmod.progress import JsonLines, escape_controls
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pkgkmod.modules.kmod_deps import Module
     from pkgkmod.packages.explain import Contents, Explanation, KernelSymbols, ModuleUse, Relation, State
 
-_WIDTH = 80
 _NAMED = 10  # symbols of a module that are named without -v
 _REPEATED = 3  # problems in the error that follows the report
 # Red Hat's kernel-core has the second, its kernel-devel the third; the last are those of older ones.
@@ -192,12 +191,12 @@ def _kernel_name(kernel: KernelSymbols | None) -> str:
 def _as_text(explanation: Explanation, *, verbose: bool) -> Iterator[str]:
     kernel = explanation.kernel
     yield click.style(escape_controls(explanation.package, keep=""), bold=True)
-    yield from _wrapped(explanation.summary, "  ")
+    yield from wrapped(explanation.summary, "  ")
     if kernel:
         where = f" ({kernel.place})" if kernel.release else ""
-        yield from _wrapped(f"Compared with {_kernel_name(kernel)}{where}.", "  ")
+        yield from wrapped(f"Compared with {_kernel_name(kernel)}{where}.", "  ")
     else:
-        yield from _wrapped("There is no kernel at hand to compare with; --kernel or --symvers name one.", "  ")
+        yield from wrapped("There is no kernel at hand to compare with; --kernel or --symvers name one.", "  ")
     yield from _section("Modules", [_module_lines(module, verbose=verbose) for module in explanation.modules])
     for kind in ("requires", "conflicts", "provides", "supplements"):
         relations = explanation.relations[kind]
@@ -229,14 +228,14 @@ def _module_lines(module: ModuleUse, *, verbose: bool) -> Iterator[str]:
     yield from _row(module.path.rpartition("/")[2], f"built for {module.release or 'an unknown kernel'}; {text}")
     bad = module.in_state(*BAD)
     for use in bad if verbose else bad[:_NAMED]:
-        yield from _wrapped(problem(use), "    ", colour="red")
+        yield from wrapped(problem(use), "    ", colour="red")
     if not verbose and len(bad) > _NAMED:
         yield f"    and {len(bad) - _NAMED} more; -v names all"
     for name in module.firmware:
-        yield from _wrapped(f"loads the firmware {name}", "    ")
+        yield from wrapped(f"loads the firmware {name}", "    ")
     for use in module.symbols if verbose else ():
         if use.state not in BAD:
-            yield from _wrapped(f"{use.symbol}  {crc(use.needed)}  {_STATES[use.state]}", "    ")
+            yield from wrapped(f"{use.symbol}  {crc(use.needed)}  {_STATES[use.state]}", "    ")
 
 
 def _relation_lines(relation: Relation, *, verbose: bool) -> Iterator[str]:
@@ -251,7 +250,7 @@ def _relation_lines(relation: Relation, *, verbose: bool) -> Iterator[str]:
     yield from _row(label, words, colour="red" if relation.unmet else None)
     if several and verbose:
         for text in relation.texts:
-            yield from _wrapped(text, "      ", colour="red" if text in relation.unmet else None)
+            yield from wrapped(text, "      ", colour="red" if text in relation.unmet else None)
 
 
 def _row(label: str, text: str, *, colour: str | None = None) -> Iterator[str]:
@@ -260,20 +259,11 @@ def _row(label: str, text: str, *, colour: str | None = None) -> Iterator[str]:
     column = 30
     if len(label) > column - 4:
         yield click.style(f"  {label}", fg=colour)
-        yield from _wrapped(text, "      ", colour=colour) if text else ()
+        yield from wrapped(text, "      ", colour=colour) if text else ()
         return
-    lines = textwrap.wrap(text, _WIDTH - column) or [""]
+    lines = textwrap.wrap(text, WIDTH - column) or [""]
     for number, line in enumerate(lines):
         yield click.style(f"  {'' if number else label:{column - 2}}{line}".rstrip(), fg=colour)
-
-
-def _wrapped(text: str, indent: str, *, colour: str | None = None) -> Iterator[str]:
-    lines = textwrap.wrap(
-        escape_controls(text, keep=""), _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ",
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-    for line in lines:
-        yield click.style(line, fg=colour)
 
 
 def _as_json(explanation: Explanation) -> None:

@@ -29,8 +29,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": None}
 
 def finding_lines(one: Finding) -> Iterator[str]:
     """Yield a finding as lines for the terminal."""
-    text = f"{one.code} {one.subject}: {one.text}" + (f"; {one.cure}" if one.cure else "")
-    lines = _wrapped(text, first=len(one.severity) + 2)
+    lines = _wrapped(one.line, first=len(one.severity) + 2)
     yield click.style(f"{one.severity}:", fg=_COLOURS[one.severity]) + f" {lines[0].lstrip()}"
     yield from lines[1:]
 

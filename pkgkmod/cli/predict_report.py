@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from pkgkmod.cli.report import count, print_table
+from pkgkmod.cli.report import WIDTH, count, print_table, wrapped
 from pkgkmod.progress import JsonLines, escape_controls
 
 if TYPE_CHECKING:
     from pkgkmod.model.prediction import Prediction, SymbolTrouble, TroubleKind
     from pkgkmod.packages.loading import WeakUpdate
 
-_WIDTH = 80
 _NAMED = 10  # modules of a kernel that are named without -v
 _KERNELS = 3  # kernels that are named in a row
 _COLOURS = {"loads": "green", "refused": "red", "unknown": "yellow"}
@@ -55,7 +53,7 @@ def show_text(
     """Print the table, or the list, and what is behind it."""
     names = sorted({one.module for ones in best.values() for one in ones})
     header, rows = _cells(best, names)
-    if _width(header, rows) <= _WIDTH:
+    if _width(header, rows) <= WIDTH:
         print_table(header, rows)
         _print_needs(best)
         _print_reasons(best, why=why)
@@ -189,9 +187,5 @@ def _some(kernels: Sequence[str]) -> str:
 
 
 def _say(text: str, indent: str, verdict: str = "") -> None:
-    lines = textwrap.wrap(
-        escape_controls(text, keep=""), _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ",
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-    for line in lines:
-        click.echo(click.style(line, fg=_COLOURS.get(verdict)))
+    for line in wrapped(text, indent, colour=_COLOURS.get(verdict)):
+        click.echo(line)

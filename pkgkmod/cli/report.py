@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from pkgkmod.progress import JsonLines, escape_controls
 
 _PLACES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """What is wrong with a place, not with pkgkmod."""
+
+WIDTH = 80
+"""Columns of a page."""
 
 
 def print_error(error: PkgkmodError, *, json_lines: bool = False) -> None:
@@ -71,6 +75,22 @@ def count(number: int, noun: str) -> str:
     """Return a number with its noun: 1 kernel, 2 patches."""
     plural = {"entry": "entries", "patch": "patches"}.get(noun, f"{noun}s")
     return f"{number} {noun if number == 1 else plural}"
+
+
+def wrapped(text: str, indent: str = "", *, others: str | None = None, colour: str | None = None) -> list[str]:
+    """Return a text as lines of 80 columns, for a terminal; `others` is the indent of all but the first one.
+
+    Without it, they are indented by two columns more. Words stay whole, so that they can be copied.
+    """
+    lines = textwrap.wrap(
+        escape_controls(text, keep=""),
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  " if others is None else others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [click.style(line, fg=colour) for line in lines]
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -19,8 +19,7 @@ def report_findings(findings: Sequence[Finding], disk: Disk, progress: Progress)
             continue
         if one.severity == "error" and disk.check == "fail":
             continue
-        text = f"{one.code} {one.subject}: {one.text}" + (f"; {one.cure}" if one.cure else "")
         if one.severity == "note":
-            progress.info(text)
+            progress.info(one.line)
         else:
-            progress.warning(text)
+            progress.warning(one.line)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 Severity = Literal["error", "warning", "note"]
+
+
+class Meaning(NamedTuple):
+    """What a code stands for, for the reference."""
+
+    severity: Severity
+    title: str
+    why: str
 
 
 class Finding(BaseModel):
@@ -24,3 +32,8 @@ class Finding(BaseModel):
     """What is wrong, in one sentence without a full stop."""
     cure: str
     """What to do about it; may be empty for a note."""
+
+    @property
+    def line(self) -> str:
+        """All of it but the severity."""
+        return f"{self.code} {self.subject}: {self.text}" + (f"; {self.cure}" if self.cure else "")

@@ -83,11 +83,10 @@ def tell(findings: Sequence[Finding], progress: Progress) -> None:
         if isinstance(progress, JsonLines):
             progress.event("finding", **one.model_dump())
             continue
-        text = f"{one.code} {one.subject}: {one.text}" + (f"; {one.cure}" if one.cure else "")
         if one.severity != "note":
-            progress.warning(text)
+            progress.warning(one.line)
         elif progress.verbose:
-            progress.info(text)
+            progress.info(one.line)
 
 
 def raise_errors(findings: Sequence[Finding], hint: str, *, told: bool = False) -> None:

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from pkgkmod.model.finding import Finding, Severity
-
-
-class Meaning(NamedTuple):
-    """What a code stands for, for the reference."""
-
-    severity: Severity
-    title: str
-    why: str
-
+from pkgkmod.model.finding import Finding, Meaning
 
 GROUPS = {
     1: "The file",
