@@ -52,6 +52,7 @@ def predict(ctx: click.Context, /, **given: Any) -> None:
     modules load, and 19 if not: into the kernels that are named, or else into those that they were built for.
     """
     from pkgkmod.cli.predict_report import show_json, show_text
+    from pkgkmod.modules.predict import asked_of_kernels
     from pkgkmod.packages.loading import chosen, predict_all, weak_updates
 
     invocation: Invocation = ctx.obj.with_options(given)
@@ -63,10 +64,12 @@ def predict(ctx: click.Context, /, **given: Any) -> None:
     progress = invocation.progress()
     try:
         candidates, others = _candidates(given, project, base, progress)
-        if given["dry_run"] and not given["symvers"]:
-            _print_kernels(_found(given, project, base, candidates, progress), invocation)
+        found = () if given["symvers"] else _found(given, project, base, candidates, progress)
+        if given["dry_run"] and found:
+            _print_kernels(found, invocation)
             return
-        sides, absent = _sides(given, project, base, candidates, progress)
+        asked = asked_of_kernels(one.module for one in (*candidates, *others))
+        sides, absent = _sides(given, project, found, asked, progress)
         every = predict_all(candidates, sides, others)
     finally:
         progress.close()
@@ -199,7 +202,7 @@ def _found(
 
 
 def _sides(
-    given: Mapping[str, Any], project: Project, base: Path, candidates: Sequence[Candidate], progress: Progress
+    given: Mapping[str, Any], project: Project, found: Sequence[Found], symbols: frozenset[str], progress: Progress
 ) -> tuple[list[KernelSide], dict[str, PkgkmodError]]:
     """Return what the kernels have for modules, and what is wrong with those of which it cannot be read."""
     from pkgkmod.kernels.provide import is_here, provide_kernels
@@ -207,7 +210,6 @@ def _sides(
 
     if given["symvers"]:
         return [_symvers_side(file) for file in given["symvers"]], {}
-    found = _found(given, project, base, candidates, progress)
     # Nothing is compiled: no root with a compiler is wanted.
     build = project.build.model_copy(update={"roots": False})
     ready, absent = provide_kernels(found, build, fetch=not given["no_fetch"], progress=progress)
@@ -215,7 +217,7 @@ def _sides(
     with progress.step(f"reading what {count(len(ready), 'kernel')} have"):
         for kernel in (ready[one.uname_r] for one in found if one.uname_r in ready):
             try:
-                sides += [kernel_side(kernel)] if is_here(kernel) else []
+                sides += [kernel_side(kernel, symbols)] if is_here(kernel) else []
             except KernelError as error:
                 absent[kernel.uname_r] = error
     for release, why in absent.items():

@@ -43,11 +43,7 @@ def loading_check(disk: Disk, kernels: Callable[[], Sequence[Kernel]], run: Run)
     @cache
     def own_modules(uname_r: str) -> frozenset[str] | None:
         found = side(uname_r)
-        return (
-            None
-            if found is None
-            else frozenset(module_name(name) for name in {one.module for one in found.exports.values()})
-        )
+        return None if found is None else frozenset(module_name(name) for name in found.exporters)
 
     def check(releases: Sequence[DiskRelease]) -> Iterator[Finding]:
         for layout, ones in layouts_of(releases).items():

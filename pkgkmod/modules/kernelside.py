@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pkgkmod.errors import KernelError
 from pkgkmod.kernels.tree import read_options
 from pkgkmod.model.kernel import Kernel
-from pkgkmod.modules.kmod_deps import Export, ModuleError, read_symvers
+from pkgkmod.modules import kmod_deps
+from pkgkmod.modules.kmod_deps import Export
+
+_KERNEL = "vmlinux"
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,14 @@ class KernelSide:
     """By symbol: those of the kernel itself (module `vmlinux`), and of its own modules."""
     options: Mapping[str, str] | None
     """Of its .config, without CONFIG_; None if there is only a Module.symvers."""
+    modules: frozenset[str] | None = None
+    """All that export symbols, as Module.symvers names them; None: those that `exports` names."""
+
+    @property
+    def exporters(self) -> frozenset[str]:
+        """Return its own modules that export symbols, by path or name."""
+        named = frozenset(export.module for export in self.exports.values()) if self.modules is None else self.modules
+        return named - {_KERNEL}
 
     @property
     def has_crcs(self) -> bool:
@@ -32,21 +44,41 @@ class KernelSide:
         return any(export.crc for export in self.exports.values())
 
 
-def kernel_side(kernel: Kernel) -> KernelSide:
-    """Read what a kernel's build tree says; raise KernelError if it has no Module.symvers that can be read."""
-    exports = read_exports(kernel.place, kernel.uname_r)
-    return KernelSide(kernel.uname_r, kernel.arch, exports, read_options(kernel.place))
+def kernel_side(kernel: Kernel, symbols: Iterable[str] | None = None) -> KernelSide:
+    """Read what a kernel's build tree says; raise KernelError if it has no Module.symvers that can be read.
+
+    `symbols` are those that are of interest; all are read without it, which takes four times as long.
+    """
+    exports: Mapping[str, Export]
+    with _explained(kernel.uname_r):
+        file = _symvers(kernel.place, kernel.uname_r)
+        modules: frozenset[str] | None = None
+        if symbols is None:
+            exports = kmod_deps.read_symvers(file)
+        else:
+            exports, modules = kmod_deps.read_exports(file, symbols)
+    return KernelSide(kernel.uname_r, kernel.arch, exports, read_options(kernel.place), modules)
 
 
 def read_exports(tree: Path, uname_r: str) -> Mapping[str, Export]:
     """Return the exports in a build tree's Module.symvers; raise KernelError if it cannot be read."""
+    with _explained(uname_r):
+        return kmod_deps.read_symvers(_symvers(tree, uname_r))
+
+
+def _symvers(tree: Path, uname_r: str) -> str:
     for name in ("Module.symvers", "symvers.gz", "symvers.xz"):
         if (tree / name).is_file():
-            try:
-                return read_symvers(str(tree / name))
-            except ModuleError as error:
-                raise KernelError(f"what {uname_r} exports is not known: {error}") from None
+            return str(tree / name)
     raise KernelError(
         f"what {uname_r} exports is not known: {tree} has no Module.symvers",
         hint="the packages with kernel headers have it; a tree of your own has it after `make modules`",
     )
+
+
+@contextmanager
+def _explained(uname_r: str) -> Iterator[None]:
+    try:
+        yield
+    except kmod_deps.ModuleError as error:
+        raise KernelError(f"what {uname_r} exports is not known: {error}") from None

@@ -12,7 +12,6 @@ from pkgkmod.modules.kmod_deps import module_name
 
 _LISTS = ("modules.order", "modules.builtin", "modules.alias")
 _LIMIT = 16 << 20  # bytes of such a list
-_KERNEL = "vmlinux"
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class OwnModules:
 
 def own_modules(side: KernelSide, names: Iterable[str], root: Path = Path("/lib/modules")) -> OwnModules:
     """Return a kernel's own modules; `names` are those that are asked for, `root` has the installed kernels."""
-    exporting = {module_name(name) for name in {export.module for export in side.exports.values()} - {_KERNEL}}
+    exporting = {module_name(name) for name in side.exporters}
     order, builtin, alias = (_lines(root / side.uname_r / name) for name in _LISTS)
     if order:
         return OwnModules(

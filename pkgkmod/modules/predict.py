@@ -7,7 +7,7 @@ looks: machine, signature, vermagic, then each symbol. All that is wrong is said
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pkgkmod import data
@@ -39,6 +39,14 @@ def predict(
     loader = _Loader(tuple(modules), tuple(providers), kernel, signed)
     outcomes = loader.outcomes()
     return tuple(_prediction(module, kernel, outcomes[id(module)]) for module in modules)
+
+
+def asked_of_kernels(modules: Iterable[Module]) -> frozenset[str]:
+    """Return all symbols of a kernel that predictions for these modules depend on."""
+    found = {_LAYOUT}
+    for module in modules:
+        found.update(module.undefined, module.weak, module.versions or (), module.exports)
+    return frozenset(found)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pkgkmod.modules.checks.opened import Beside, Kernels, Signature
 from pkgkmod.modules.kernelside import KernelSide, kernel_side
 from pkgkmod.modules.kmod_deps import Export, Module
 from pkgkmod.modules.ownmodules import own_modules
+from pkgkmod.modules.predict import asked_of_kernels
 from pkgkmod.packages.modulefiles import Run
 from pkgkmod.packages.openmodules import open_modules
 from pkgkmod.progress import JsonLines, Progress
@@ -54,7 +56,8 @@ def check_packages(
     instead = settings.kernel
     wanted = {instead} if instead else {module.kernel for module in opened.modules if module.kernel}
     here = kernels(sorted(wanted))
-    sides = dict(_sides(here, settings.extra))
+    modules = [*(one.module for one in opened.modules), *itertools.chain(*settings.providers.values())]
+    sides = dict(_sides(here, settings.extra, asked_of_kernels(modules)))
     names = [module.name for module in opened.modules]
     known = Kernels(
         sides,
@@ -66,11 +69,13 @@ def check_packages(
     return check_modules(opened.modules, opened.broken, known, beside, ignore=settings.ignore, target=settings.target)
 
 
-def _sides(kernels: Iterable[Kernel], extra: Mapping[str, Mapping[str, Export]]) -> Iterator[tuple[str, KernelSide]]:
+def _sides(
+    kernels: Iterable[Kernel], extra: Mapping[str, Mapping[str, Export]], symbols: frozenset[str]
+) -> Iterator[tuple[str, KernelSide]]:
     """Yield what kernels have for modules; those whose trees do not say are left out."""
     for kernel in kernels:
         try:
-            side = kernel_side(kernel)
+            side = kernel_side(kernel, symbols)
         except KernelError:
             continue
         more = extra.get(kernel.uname_r, {})

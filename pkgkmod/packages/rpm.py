@@ -11,6 +11,7 @@ from pkgkmod.data.arches import package_arch
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel, rpm_suffix
 from pkgkmod.model.requires import UNAME_R, Requirement
+from pkgkmod.modules.kmod_deps import STYLES
 from pkgkmod.packages.dkms import dkms_limits
 from pkgkmod.packages.facts import ChangelogEntry, Dependency, PackageFacts
 from pkgkmod.packages.firmware import rpm_files_entries
@@ -101,6 +102,7 @@ def spec_values(facts: PackageFacts) -> dict[str, Any]:
         "payload": settings.payload or distro.payload,
         "compression": settings.module_compression or distro.module_compression,
         "dependency_style": distro.dependency_style,
+        "supplements": distro.dependency_style and bool(STYLES[distro.dependency_style].hardware),
         "requires": settings.requires,
         "build_requires": [
             *(spelled(Dependency.parse(text)) for text in distro.build_requires),

@@ -18,7 +18,7 @@ from pkgkmod.model.requires import Requirement
 from pkgkmod.modules.api.diff import risky_symbols
 from pkgkmod.modules.kernelside import KernelSide, kernel_side
 from pkgkmod.modules.kmod_deps import Module, ModuleError, read_module
-from pkgkmod.modules.predict import predict
+from pkgkmod.modules.predict import asked_of_kernels, predict
 from pkgkmod.reports.facts import Cell, Dependencies, Facts, KernelRow, Node, RiskySymbol
 from pkgkmod.reports.gather import in_order
 from pkgkmod.workspace import Workspace
@@ -97,12 +97,14 @@ def with_predictions(facts: Facts, builds: Builds, kernels: Sequence[Kernel]) ->
     """
     built = [row for row in facts.rows if row.modules]
     users = _users(builds, built)
+    everything = [one for row in built for one in (*builds.of(row), *(module for _, module in builds.providers(row)))]
+    asked = asked_of_kernels(everything)
     rows, cells = list(facts.rows), dict(facts.cells)
     unknown: dict[str, str] = {}
     sides: list[KernelSide] = []
     for kernel in kernels if built else ():
         try:
-            side = kernel_side(kernel)
+            side = kernel_side(kernel, asked)
         except PkgkmodError as error:
             unknown[kernel.uname_r] = error.brief
             continue
@@ -112,8 +114,7 @@ def with_predictions(facts: Facts, builds: Builds, kernels: Sequence[Kernel]) ->
             source = nearest(side, built) if row.state == "foreign" else row
             for name, prediction in _predicted(source, side, builds).items() if source else ():
                 cells[row.key, name] = replace(cells.get((row.key, name), Cell()), prediction=prediction)
-        # A kernel exports 25,000 symbols; of many kernels only these are kept.
-        sides.append(replace(side, exports={name: side.exports[name] for name in users if name in side.exports}))
+        sides.append(side)
     known = {side.uname_r for side in sides} | unknown.keys()
     missing = {row.release: "its headers are not here" for row in built if row.release not in known}
     return replace(

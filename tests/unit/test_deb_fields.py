@@ -51,13 +51,16 @@ def test_hostile_aliases_stay_within_their_field() -> None:
     assert said.isprintable() and said.count("(") == 1 and said.count(")") == 1 and "${" not in said
 
 
-@pytest.mark.parametrize("what", ["symbols", "modaliases"])
 def test_a_file_that_is_no_module_is_an_error(
-    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "x.ko"
+    path = tmp_path / "debian/hello/x.ko"
+    path.parent.mkdir(parents=True)
     path.write_text("nothing of the kind")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{path}\n".encode())))
-    assert main([what]) == 1
-    out, err = capsys.readouterr()
-    assert out == "" and "not an ELF file" in err
+    monkeypatch.chdir(tmp_path)
+    for name, reason in (("debian/hello/x.ko", "not an ELF file"), (str(path), "not in debian/PACKAGE/")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{name}\n".encode())))
+        assert main(["debian"]) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and reason in err
+    assert not (tmp_path / "debian/hello.substvars").exists()
