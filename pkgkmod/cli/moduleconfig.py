@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.report import count
-from pkgkmod.config.importers.ddiskitini import is_module_config, profile_file
+from pkgkmod.config.importers.ddiskitini import profile_file
 from pkgkmod.config.importers.ddiskitproject import DdiskitProject, as_layers, is_override, read_project
 from pkgkmod.config.importers.ddiskitsources import SOURCES
 from pkgkmod.config.load import load
@@ -49,10 +49,8 @@ def load_module_config(invocation: Invocation) -> Loaded:
 def keep_sources(invocation: Invocation, progress: Progress) -> None:
     """Write the sources in src/ into a repository in the results, so that they can be imported.
 
-    Say how much of ddiskit's file needs a look. Nothing happens where the project file is ours.
+    Say how much of ddiskit's file needs a look.
     """
-    if not is_module_config(invocation.config):
-        return
     project, _ = _read(invocation)
     open_questions = [entry for entry in project.entries if entry.outcome in ("changed", "decide")]
     if open_questions:

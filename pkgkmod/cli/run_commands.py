@@ -30,7 +30,7 @@ def run_stages(
     invocation: Invocation, stages: Sequence[str], given: Mapping[str, Any], *, force: Sequence[str] = ()
 ) -> None:
     """Run stages and what they need, or show the plan; print what was made."""
-    from pkgkmod.cli.moduleconfig import keep_sources
+    from pkgkmod.config.importers.ddiskitini import is_module_config
     from pkgkmod.engine.execute import execute
     from pkgkmod.workspace import Workspace
 
@@ -43,7 +43,10 @@ def run_stages(
         if given.get("dry_run"):
             _print_plan(selection, workspace, invocation)
             return
-        keep_sources(invocation, progress)
+        if is_module_config(invocation.config):
+            from pkgkmod.cli.moduleconfig import keep_sources
+
+            keep_sources(invocation, progress)
         run = execute(selection, workspace, progress)
     finally:
         progress.close()

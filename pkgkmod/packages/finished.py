@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pkgkmod.formats.deb import read_deb
 from pkgkmod.formats.rpm import RpmHeader, read_header
 from pkgkmod.model.artifacts import Package
 
@@ -36,6 +35,8 @@ def describe_deb(file: Path, name: str, version: str) -> Package | None:
     """Return what a DEB says, or a file of the source package NAME VERSION; None for a file of another kind."""
     arch = "source"
     if file.suffix in (".deb", ".ddeb"):  # Ubuntu's debhelper calls packages with debug information so
+        from pkgkmod.formats.deb import read_deb  # python-debian takes its time
+
         control = read_deb(file).control
         name, version, arch = control["Package"], control["Version"], control["Architecture"]
         kind: Literal["source", "binary", "metadata"] = "binary"

@@ -9,12 +9,6 @@ from typing import Any
 
 from pkgkmod.data.distros import find_distro
 from pkgkmod.kernels.here import kernels_here
-from pkgkmod.media.disk import make_images, sort_out
-from pkgkmod.media.lint import refuse_errors
-from pkgkmod.media.loading import loading_check
-from pkgkmod.media.packages import FORMATS, read_packages
-from pkgkmod.media.readme import README
-from pkgkmod.media.report import report_findings
 from pkgkmod.model.artifacts import DriverDisk, PackageFormat, PackageSet, SignedSet
 from pkgkmod.model.disk import DiskRelease
 from pkgkmod.model.distro import Distro
@@ -102,6 +96,14 @@ class BuildIso:
 
     def run(self, work: Work[Any]) -> DriverDisk:
         """Read the packages, check them, lay them out, and make the images."""
+        # All stages are loaded whatever is run, and these take as long as all the rest of this one.
+        from pkgkmod.media.disk import make_images, sort_out
+        from pkgkmod.media.lint import refuse_errors
+        from pkgkmod.media.loading import loading_check
+        from pkgkmod.media.packages import FORMATS, read_packages
+        from pkgkmod.media.readme import README
+        from pkgkmod.media.report import report_findings
+
         project = work.unit.project
         distros = {job.target.id: job.distro for job in work.unit.jobs}
         paths: dict[str, list[Path]] = {}
