@@ -151,9 +151,13 @@ def driver(name: str, scratch: Path) -> Driver:
 
 
 def environment(place: Path) -> dict[str, str]:
-    """Return the variables that every contender gets; nothing of an outer make, ccache or git comes through."""
+    """Return the variables that every contender gets; nothing of an outer make, ccache or git comes through.
+
+    What they put into temporary files is on the same disk as all else.
+    """
+    (place / "tmp").mkdir(exist_ok=True)
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "HOME": str(place), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    return {"PATH": path, "HOME": str(place), "TMPDIR": str(place / "tmp"), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 def run(step: Step, place: Path, *, watch: bool) -> float:

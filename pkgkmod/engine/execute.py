@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from heapq import heappop, heappush
 from queue import Empty, SimpleQueue
 from typing import Literal
 
 from pkgkmod import resultcache
 from pkgkmod.command import allow_all, stop_all
-from pkgkmod.engine.plan import Action, Decision, Key, Selection, Step, concerns, decide, make_steps
+from pkgkmod.engine.plan import Action, Decision, Key, Selection, Step, StepsOfStage, decide, make_steps
 from pkgkmod.errors import ExitCode, PartialError, PkgkmodError, SourcesChangedError
 from pkgkmod.jobserver import JobServer, is_memory_short, sensible_jobs
 from pkgkmod.kernels.store import Store
@@ -98,8 +99,16 @@ class _Execution:
         self.workspace = workspace
         self.progress = progress
         self.run = Run(absent=dict(selection.absent))
-        self.waiting = dict(steps)
-        self.awaited = {key: _awaited(step, steps) for key, step in steps.items()}
+        self.place = {key: number for number, key in enumerate(steps)}
+        awaited = _awaited(steps)
+        self.missing = {key: len(needs) for key, needs in awaited.items()}
+        """How many steps must be settled before each may begin."""
+        self.takers: dict[Key, list[Key]] = {key: [] for key in steps}
+        for key, needs in awaited.items():
+            for need in needs:
+                self.takers[need].append(key)
+        self.open = [(self.place[key], key) for key, count in self.missing.items() if not count]
+        """Steps that wait for nothing, and were not looked at yet; a heap, in the order of the plan."""
         self.ready: dict[Key, Decision] = {}
         self.under_way: set[Key] = set()
         self.ended: SimpleQueue[tuple[Decision, Result | BaseException]] = SimpleQueue()
@@ -133,7 +142,8 @@ class _Execution:
             if self.under_way and (not self.ready or len(self.under_way) >= self.most or is_memory_short()):
                 self._take_in(block=True)
             else:
-                self._start(max(self.ready, key=lambda key: self.urgency[key]))
+                # Of what is alike, the newest kernel comes first: it has the most headers, and types for BTF.
+                self._start(max(self.ready, key=lambda key: (self.urgency[key], self.place[key])))
             while self._take_in(block=False):
                 pass
         # In the order of the plan, whatever was quicker.
@@ -143,16 +153,12 @@ class _Execution:
 
     def _look_for_ready(self) -> None:
         """Decide about the steps whose inputs are settled; those that need no run are settled at once."""
-        settled = True
-        while settled:
-            settled = False
-            for key, step in list(self.waiting.items()):
-                if all(need in self.run.outcomes for need in self.awaited[key]):
-                    del self.waiting[key]
-                    settled = self._settle(step) or settled
+        while self.open:
+            _, key = heappop(self.open)
+            self._settle(self.steps[key])
 
-    def _settle(self, step: Step) -> bool:
-        """Return True if nothing has to run for the step; otherwise it becomes ready to be started."""
+    def _settle(self, step: Step) -> None:
+        """Note what comes of a step for which nothing has to run; otherwise it becomes ready to be started."""
         key, run = step.key, self.run
         run.steps[key] = step
         reduced = _without_failed(step, run)
@@ -160,7 +166,7 @@ class _Execution:
             self._note(key, "excluded")
             why = "what it needs failed" if reduced is None else "another step failed"
             self.progress.event("excluded", stage=key[0], target=key[1], kernel=key[2], reason=why)
-            return True
+            return
         try:
             inputs = {run.steps[need].title: run.tokens[need] for _, need in reduced.needs}
             forced = reduced.stage.name in self.selection.force
@@ -172,12 +178,11 @@ class _Execution:
                 result = resultcache.take(result, self.workspace, key)
         except PkgkmodError as error:
             self._fail(key, error)
-            return True
+            return
         if result is None:
             self.ready[key] = replace(decision, action="RUN")
-            return False
-        self._succeed(decision, result)
-        return True
+        else:
+            self._succeed(decision, result)
 
     def _start(self, key: Key) -> None:
         decision = self.ready.pop(key)
@@ -192,7 +197,7 @@ class _Execution:
     def _work(self, decision: Decision, inputs: Mapping[str, tuple[Result, ...]]) -> None:
         """Run a stage, in a thread of its own."""
         try:
-            ended: Result | BaseException = _run_stage(decision, inputs, self.workspace, self.progress, self.budget)
+            ended: Result | BaseException = run_step(decision, inputs, self.workspace, self.progress, self.budget)
         except BaseException as error:
             ended = error
         self.ended.put((decision, ended))
@@ -231,6 +236,10 @@ class _Execution:
 
     def _note(self, key: Key, outcome: Outcome) -> None:
         self.run.outcomes[key] = outcome
+        for taker in self.takers[key]:
+            self.missing[taker] -= 1
+            if not self.missing[taker]:
+                heappush(self.open, (self.place[taker], taker))
         step = self.run.steps[key]
         self.progress.cell(step.cell, outcome)
         if outcome in ("skipped", "reused"):
@@ -250,17 +259,23 @@ def _save_excluded(workspace: Workspace, release: str, why: str) -> None:
         )
 
 
-def _awaited(step: Step, steps: Mapping[Key, Step]) -> tuple[Key, ...]:
-    """Return the steps that must be settled before a step may begin.
+def _awaited(steps: Mapping[Key, Step]) -> dict[Key, tuple[Key, ...]]:
+    """Return, for each step, those that must be settled before it may begin.
 
     These are those that it takes something from; and for a package, the compiles of all its kernels: a recipe
     that names a kernel without modules would be of no use.
     """
-    needs = [need for _, need in step.needs]
-    if isinstance(step.unit, JobUnit):
-        compiles = [key for key, other in steps.items() if isinstance(other.unit, KernelUnit)]
-        needs += [key for key in compiles if concerns(steps[key].unit, step.unit)]
-    return tuple(dict.fromkeys(needs))
+    compiles: dict[str, StepsOfStage] = {}
+    for step in steps.values():
+        if isinstance(step.unit, KernelUnit):
+            compiles.setdefault(step.stage.name, StepsOfStage()).add(step)
+    awaited = {}
+    for key, step in steps.items():
+        needs = [need for _, need in step.needs]
+        if isinstance(step.unit, JobUnit):
+            needs += [one.key for stage in compiles.values() for one in stage.for_unit(step.unit)]
+        awaited[key] = tuple(dict.fromkeys(needs))
+    return awaited
 
 
 def urgencies(steps: Mapping[Key, Step], workspace: Workspace) -> dict[Key, float]:
@@ -303,7 +318,7 @@ def _without_failed(step: Step, run: Run) -> Step | None:
     """Return the step without the kernels that failed; None if nothing is left of it."""
     needs = tuple((kind, key) for kind, key in step.needs if key in run.results)
     unit = step.unit
-    if isinstance(unit, JobUnit):
+    if isinstance(unit, JobUnit) and run.errors:
         label, failed = unit.job.source_label, run.failed_kernels
         kernels = tuple(k for k in unit.job.kernels if (label, k.uname_r) not in failed)
         if not kernels:
@@ -314,12 +329,12 @@ def _without_failed(step: Step, run: Run) -> Step | None:
     return replace(step, needs=needs, unit=unit)
 
 
-def _run_stage(
+def run_step(
     decision: Decision,
     inputs: Mapping[str, tuple[Result, ...]],
     workspace: Workspace,
     progress: Progress,
-    budget: JobServer,
+    budget: JobServer | None = None,
 ) -> Result:
     """Run a stage and save what it made; a failure is saved, too, with its log."""
     step = decision.step

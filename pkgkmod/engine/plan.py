@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,8 @@ from pkgkmod.workspace import Result, Workspace, digest
 
 Action = Literal["RUN", "SKIP", "KEEP", "REUSE"]
 Key = tuple[str, str, str]  # stage, target, kernel
+_OF_NAMES = ("prepare_sources", "generate_spec", "generate_debian", "build_source")
+"""Stages for which kernels are names."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,14 @@ def make_steps(selection: Selection) -> tuple[Step, ...]:
     """Return the wanted steps and all they need, in an order in which they can run."""
     stages = _chain(selection)
     steps: dict[Key, Step] = {}
+    made: dict[str, StepsOfStage] = {}
     for stage in stages:
+        own = made.setdefault(stage.produces, StepsOfStage())
         for unit in _units(stage, selection):
             if stage.applies(unit):
-                step = Step(stage, unit, tuple(_needs(stage, unit, selection.project, steps.values())))
+                step = Step(stage, unit, tuple(_needs(stage, unit, selection.project, made)))
                 steps[step.key] = step
+                own.add(step)
     missing = [name for name in selection.stages if not any(step.stage.name == name for step in steps.values())]
     if missing and len(missing) == len(selection.stages):
         raise UsageError(
@@ -109,7 +114,21 @@ def make_steps(selection: Selection) -> tuple[Step, ...]:
             hint="no target of the project makes such packages, or its file turns this off; `pkgkmod distros` shows "
             "which distribution makes which",
         )
-    return tuple(steps.values())
+    return _without_idle(steps, selection.stages)
+
+
+def _without_idle(steps: Mapping[Key, Step], wanted: Collection[str]) -> tuple[Step, ...]:
+    """Return the steps of the wanted stages and what they need.
+
+    A stage may be there for the sake of one that has nothing to do, as compiling for the packages of no target, where
+    the others are made in a root.
+    """
+    needed: set[Key] = set()
+    for key, step in reversed(list(steps.items())):
+        if key in needed or step.stage.name in wanted:
+            needed.add(key)
+            needed.update(need for _, need in step.needs)
+    return tuple(step for key, step in steps.items() if key in needed)
 
 
 def _chain(selection: Selection) -> list[Stage[Any]]:
@@ -156,11 +175,36 @@ def _units(stage: Stage[Any], selection: Selection) -> Iterator[Unit]:
         yield ProjectUnit(project, base, selection.jobs)
 
 
-def _needs(stage: Stage[Any], unit: Unit, project: Project, known: Iterable[Step]) -> Iterator[tuple[str, Key]]:
+def _needs(
+    stage: Stage[Any], unit: Unit, project: Project, made: Mapping[str, StepsOfStage]
+) -> Iterator[tuple[str, Key]]:
     for kind in stage.consumes(project):
-        for step in known:
-            if step.stage.produces == kind and concerns(step.unit, unit):
-                yield kind, step.key
+        if kind in made:
+            yield from ((kind, step.key) for step in made[kind].for_unit(unit))
+
+
+class StepsOfStage:
+    """The steps of one stage. Those for a unit are found without a look at all, which may be hundreds."""
+
+    def __init__(self) -> None:
+        self._steps: dict[tuple[str, str], tuple[int, Step]] = {}
+
+    def add(self, step: Step) -> None:
+        """Add a step; they are given in the same order."""
+        self._steps[step.unit.key] = (len(self._steps), step)
+
+    def for_unit(self, taker: Unit) -> list[Step]:
+        """Return the steps whose results are inputs of a unit."""
+        first = next((step.unit for _, step in self._steps.values()), None)
+        keys: list[tuple[str, str]]
+        if isinstance(taker, JobUnit) and isinstance(first, KernelUnit):
+            keys = [(taker.job.source_label, kernel.uname_r) for kernel in taker.job.kernels]
+        elif isinstance(taker, KernelUnit | JobUnit) and type(taker) is type(first):
+            keys = [taker.key]
+        else:
+            keys = list(self._steps)
+        found = sorted((self._steps[key] for key in keys if key in self._steps), key=lambda one: one[0])
+        return [step for _, step in found if concerns(step.unit, taker)]
 
 
 def concerns(made: Unit, taker: Unit) -> bool:
@@ -247,3 +291,12 @@ def needs_jobs(stages: Sequence[str], project: Project) -> bool:
     """Tell whether the wanted stages, or those they need, are about kernels or packages."""
     selection = Selection(project, Path(), (), tuple(stages))
     return any(stage.scope != "source" for stage in _chain(selection))
+
+
+def needs_kernels(stages: Sequence[str], project: Project) -> bool:
+    """Tell whether kernels have to be here for the wanted stages: a recipe only names them.
+
+    The limit [only] config is asked of their build trees.
+    """
+    selection = Selection(project, Path(), (), tuple(stages))
+    return bool(project.only.config) or any(stage.name not in _OF_NAMES for stage in _chain(selection))

@@ -25,7 +25,7 @@ from pkgkmod.errors import DiskFullError, InputError
 from pkgkmod.formats.debarchive import Archive, MalformedError, content_of, copy_archive, read_archive, renamed
 from pkgkmod.formats.debindex import DebControl, parse_control
 from pkgkmod.formats.debpackers import ANEW, as_before, pack
-from pkgkmod.programs import find_tool
+from pkgkmod.formats.debunpack import PROGRAMS, unpack
 
 Run = Callable[[Command], Completed]
 Replace = Callable[[str, bytes], bytes]
@@ -41,13 +41,6 @@ _TIME, _SIZE = slice(16, 28), slice(48, 58)
 _MOST_MEMBERS = 32
 _LARGEST_CONTROL, _LARGEST_DATA = 64 << 20, 8 << 30
 """Bytes of the archives, unpacked."""
-# What dpkg-deb makes; it can still read bzip2 and lzma, which it does not make any more (dpkg-deb(1), -Z).
-_UNPACK = {
-    "": (),
-    ".gz": ("gzip", "-q", "-d"),
-    ".xz": ("xz", "-q", "-d", "--memlimit=256MiB"),
-    ".zst": ("zstd", "-q", "-d", "--rm", "--memory=256MB"),
-}
 _CONTROL = "./control"
 _BLOCK = 512
 _SIGNATURE = "_gpg"
@@ -150,7 +143,7 @@ def file_contents(package: DebPackage, wanted: Callable[[str], bool]) -> Iterato
 
 def compressor(package: DebPackage) -> str:
     """Return how the data archive is packed: none, gzip, xz or zstd."""
-    return (_UNPACK[_archives(package.members)[1].compression] or ("none",))[0]
+    return (PROGRAMS[_archives(package.members)[1].compression] or ("none",))[0]
 
 
 def read_control(package: DebPackage) -> tuple[DebControl, str, str]:
@@ -250,7 +243,7 @@ def _archives(members: tuple[_Member, ...]) -> tuple[_Member, _Member]:
         kind: [member for member in members if member.name.partition(".tar")[0] == kind] for kind in ("control", "data")
     }
     for kind, ones in found.items():
-        if len(ones) != 1 or ".tar" not in ones[0].name or ones[0].compression not in _UNPACK:
+        if len(ones) != 1 or ".tar" not in ones[0].name or ones[0].compression not in PROGRAMS:
             raise MalformedError(f"it has no {kind} archive, or one that is packed in an unknown way")
     return found["control"][0], found["data"][0]
 
@@ -260,17 +253,7 @@ def _unpack(file: IO[bytes], member: _Member, most: int, folder: Path, run: Run)
     file.seek(member.content)
     with packed.open("wb") as output:
         _copy(file, output, member.size)
-    if argv := _UNPACK[member.compression]:
-        for tool in ("prlimit", argv[0]):
-            find_tool(tool, needed_for="Debian packages")
-        done = run(Command(("prlimit", f"--fsize={most}", *argv, packed.name), folder))
-        if not done.ok:
-            said = "\n".join(done.tail[-3:]) or f"damaged, or larger than {most >> 20} MiB"
-            raise MalformedError(f"{member.name} cannot be unpacked: {said}")
-    unpacked = folder / member.name.removesuffix(member.compression)
-    if not unpacked.is_file():
-        raise MalformedError(f"{member.name} cannot be unpacked")
-    return unpacked
+    return unpack(packed, member.compression, most, run)
 
 
 def _with_modules(package: DebPackage, new: Path, replace: Replace) -> tuple[dict[str, tuple[str, str]], int]:

@@ -61,7 +61,7 @@ class BuildModules:
         return {
             "kernel tree": unit.kernel.identity,
             **compiler_stamps(unit.kernel, any_compiler=project.build.any_compiler),
-            "makefile": static_texts(),
+            "makefile": digest(static_texts()),
             "kconfig": project.kconfig,
             "modules": [module.model_dump() for module in project.module],
             "extra_cflags": project.build.extra_cflags,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from pkgkmod.errors import InputError
 from pkgkmod.formats import debarchive, debchecksums, debpackage
+from pkgkmod.formats.debarchive import MalformedError
 from pkgkmod.formats.debchecksums import facts_of, read_listing
 from pkgkmod.formats.debpackage import open_package, repackage, visit_modules
+from pkgkmod.formats.debunpack import unpack
 from pkgkmod.signing.openssl import run_quietly as run
 from tests.fixtures.machine import need
 
@@ -365,3 +370,35 @@ def test_what_lists_nothing_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.dsc").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read as a list"):
         debchecksums.read_listing(tmp_path / "x.dsc")
+
+
+@pytest.mark.parametrize(("ending", "packed"), [(".xz", lzma.compress), (".gz", gzip.compress)])
+def test_small_archives_are_unpacked_without_a_program(tmp_path, ending, packed) -> None:
+    def none(command: object) -> NoReturn:
+        raise AssertionError(command)
+
+    content = bytes(range(256)) * 9000
+    whole = packed(content)
+    parts = {
+        "one": (whole, content),
+        "two": (whole + packed(b"more"), content + b"more"),
+        "padded": (whole + bytes(8), content),
+        "empty": (packed(b""), b""),
+        "nothing": (b"", b""),
+    }
+    for name, (file, expected) in parts.items():
+        (tmp_path / f"{name}.tar{ending}").write_bytes(file)
+        made = unpack(tmp_path / f"{name}.tar{ending}", ending, len(content) + 4, none)
+        assert made == tmp_path / f"{name}.tar" and made.read_bytes() == expected
+        assert not (tmp_path / f"{name}.tar{ending}").exists()
+    for file in (whole[:-9], whole[: len(whole) // 2], b"x" * 50, whole + b"x" * 50, packed(content * 2)):
+        (tmp_path / f"bad.tar{ending}").write_bytes(file)
+        with pytest.raises(MalformedError, match=f"bad.tar{ending} cannot be unpacked"):
+            unpack(tmp_path / f"bad.tar{ending}", ending, len(content) + 4, none)
+
+
+def test_xz_that_wants_more_memory_than_it_may_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
+    (tmp_path / "bad.tar.xz").write_bytes(lzma.compress(b"x", filters=filters))
+    with pytest.raises(MalformedError, match=r"[Mm]emory"):
+        unpack(tmp_path / "bad.tar.xz", ".xz", 1 << 20, run)
