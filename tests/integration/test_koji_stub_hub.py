@@ -11,45 +11,40 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.families import Made, family
+from tests.fixtures import farmproject
+from tests.fixtures.families import Made, query
+from tests.fixtures.farmproject import ERROR
 from tests.fixtures.kojihub import Hub, profile, running_hub
-from tests.fixtures.machine import Finished, hello, need, pkgkmod
+from tests.fixtures.machine import Finished, need
+from tests.fixtures.rpmrepo import EL
 
-ERROR = "hello.c:3:5: error: implicit declaration of function 'nonesuch' [-Werror=implicit-function-declaration]"
+pytestmark = pytest.mark.xdist_group("koji-hub")  # the project is made once
+KOJI = '[plugin.koji]\nprofile = "stub"\ntarget = "f43"\ninterval = 0.05\n'
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A project whose RPMs were built here: what the hub hands out."""
-    folder = tmp_path_factory.mktemp("built")
-    made = Made(family(folder / "project", hello(folder / "driver"), "el9", KOJI), "el9")
-    pkgkmod("build_rpm", cwd=made.folder)
-    return made
-
-
-KOJI = '[plugin.koji]\nprofile = "stub"\ntarget = "f43"\ninterval = 0.05\n'
+    return farmproject.built(tmp_path_factory.mktemp("built"), KOJI)
 
 
 class Place:
     """The project, with a home folder in which koji finds the hub."""
 
-    def __init__(self, hub: Hub, project: Path, home: Path) -> None:
-        self.hub, self.project, self.home = hub, project, home
+    def __init__(self, hub: Hub, sender: farmproject.Sender) -> None:
+        self.hub, self.sender, self.project, self.home = hub, sender, sender.project, sender.home
 
     def run(self, *args: str, code: int = 0) -> Finished:
-        return pkgkmod(*args, cwd=self.project, code=code, HOME=str(self.home))
+        return self.sender.run(*args, code=code)
 
 
 @pytest.fixture
 def place(built: Made, tmp_path: Path):
     need("openssl")
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "pkgkmod.toml").write_text((built.folder / "pkgkmod.toml").read_text())
     with running_hub(tmp_path) as hub:
         hub.outputs = {"x86_64": [file for name, file in built.packages.items() if name != "src"]}
         profile(tmp_path / "home", hub, tmp_path)
-        yield Place(hub, project, tmp_path / "home")
+        yield Place(hub, farmproject.sender(built, tmp_path / "home"))
 
 
 def test_an_srpm_is_built_at_a_stub_hub_and_its_rpms_are_fetched(place: Place, built: Made) -> None:
@@ -125,17 +120,103 @@ def test_an_outage_of_the_stub_hub_is_waited_for(place: Place) -> None:
     assert any("asked again" in str(json.loads(line).get("text", line)) for line in said.splitlines())
 
 
-def test_what_a_stub_hub_refuses_is_said(place: Place) -> None:
-    refused = place.run("submit", "-C", "plugin.koji.target=nonesuch", code=25)
-    assert "No such build target: nonesuch" in refused.err
-    unknown = place.run("submit", "-C", "plugin.koji.profile=brew", code=25)
-    assert "koji has no profile 'brew'" in unknown.err
-    srpm = next(iter(place.hub.uploads)).rpartition("/")[2]
-    place.hub.known = {srpm.removesuffix(".src.rpm")}
-    twice = place.run("submit", "-C", "plugin.koji.scratch=false", code=25)
-    assert "builds no name, version and release twice" in twice.err
+def real(*more: str) -> tuple[str, ...]:
+    return ("submit", "-C", "plugin.koji.scratch=false", *more)
+
+
+def test_a_real_build_at_a_stub_hub_is_limited_to_its_kernels_machine_and_fetched_as_published(
+    place: Place, built: Made
+) -> None:
+    srpm = built.packages["src"]
+    place.hub.outputs["x86_64"].append(srpm)  # which every build has, and nobody asked for
+    done = place.run("--json", *real("--fetch"))
+    (task,) = place.hub.builds
+    assert task.request[1:] == ["f43", {}]
+    (upload,) = place.hub.uploads.values()
+    assert upload == srpm.read_bytes() and query(srpm, "[%{EXCLUSIVEARCH} ]").split() == ["x86_64"]
+    (fetched,) = [event for event in done.events if event["event"] == "fetched"]
+    files = {Path(file).name: Path(file).read_bytes() for file in fetched["files"]}
+    assert files == {file.name: file.read_bytes() for name, file in built.packages.items() if name != "src"}
+
+
+def test_a_target_that_a_stub_hub_has_not_is_refused_before_anything_is_uploaded(place: Place) -> None:
+    def refused(name: str) -> str:
+        return place.run("submit", "-C", f"plugin.koji.target={name}", code=25).err
+
+    assert "the hub of 'stub' has no build target 'epel8'" in refused("epel8")
+    assert "did you mean 'epel9'?" in refused("epel8")
+    assert "`koji -p stub list-targets` has them" in refused("zzz")
+    assert "it is a tag; builds for it have the target epel9" in refused("epel9-testing")
+    assert not place.hub.uploads and not place.hub.builds
+    place.run("submit", "-C", "plugin.koji.target=f43-build-side-1234")
+    assert [task.request[1] for task in place.hub.builds] == ["f43-build-side-1234"]
+
+
+def test_a_build_that_a_stub_hub_would_not_make_is_refused_before_anything_is_uploaded(place: Place) -> None:
+    def refused() -> str:
+        return place.run(*real(), code=25).err
+
+    (plan,) = [one for one in place.run("--json", *real("-n")).events if one["event"] == "submission-plan"]
+    nvr = str(plan["file"]).removesuffix(".src.rpm")
+    place.hub.known = {nvr: "COMPLETE"}
+    twice = refused()
+    assert f"Koji has built {nvr} before, for colleague, and Koji builds no name" in twice
+    assert "raise project.release" in twice
+    place.hub.known = {nvr: "BUILDING"}
+    assert f"colleague is building {nvr} right now (task 77)" in refused()
+    place.hub.known = {nvr: "DELETED"}
+    assert "which was deleted" in refused()
+    place.hub.known = {}
+    place.hub.packages = {"kmod-other"}
+    assert "the package kmod-hello is not on the list of Koji's tag f43-updates" in refused()
+    place.hub.packages, place.hub.locked = None, {"f43-updates"}
+    assert "f43-updates is locked" in refused()
+    assert not place.hub.uploads and not place.hub.builds
+    place.hub.locked, place.hub.known = set(), {nvr: "FAILED"}
+    place.run(*real())
+    assert len(place.hub.builds) == 1
+
+
+OTHER = "5.14.0-503.11.1.el9_5.x86_64"
+"""A kernel that no archive here has: the farm is to have it."""
+
+
+def test_several_kernels_are_builds_with_names_of_their_own_at_a_stub_hub(place: Place, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    text = (place.project / "pkgkmod.toml").read_text()
+    (project / "pkgkmod.toml").write_text(text.replace(f'kernels = ["{EL}"]', f'kernels = ["{EL}", "{OTHER}"]'))
+    both = Place(place.hub, farmproject.Sender(project, place.home, {}))
+    place.hub.known = {f"kmod-hello-1.0-1.k{OTHER[:-7].replace('-', '_')}.el9": "BUILDING"}
+    said = both.run(*real(), code=25).err
+    assert "colleague is building" in said
+    assert not place.hub.uploads  # nothing, although the first one would have been taken
+    place.hub.known = {}
+    both.run(*real())
+    srpms = sorted(upload.rpartition("/")[2] for upload in place.hub.uploads)
+    assert len(place.hub.builds) == len(srpms) == 2
+    assert [name.partition(".k")[2].removesuffix(".el9.src.rpm").replace("_", "-", 1) for name in srpms] == [
+        EL.removesuffix(".x86_64"),
+        OTHER.removesuffix(".x86_64"),
+    ]
+    both.run(*real("--wait"))
+    assert place.hub.calls.count("build") == 2
+
+
+def test_settings_that_koji_has_not_are_refused(place: Place) -> None:
     wrong = place.run("submit", "-C", "plugin.koji.scratsch=false", code=16)
     assert "plugin.koji.scratsch" in wrong.err
+    assert "plugin.koji.profile" in place.run("submit", "-C", "plugin.koji.profile=../x", code=16).err
+    machines = place.run(*real("-C", 'plugin.koji.arches=["x86_64"]'), code=25)
+    assert "only where the build is a scratch build" in machines.err
+
+
+def test_an_srpm_that_cannot_be_made_anew_at_a_stub_hub_shows_the_log_of_that(place: Place) -> None:
+    place.hub.srpm_log = "No matching package to install: 'redhat-rpm-config'\n"
+    done = place.run("submit", "--wait", code=12)
+    assert "was not built for source package" in done.err and "rebuildSRPM failed" in done.err
+    (log,) = (place.project / "results/.farms/koji").glob("log-*.txt")
+    assert "No matching package" in log.read_text()
 
 
 def test_a_package_that_arrives_damaged_from_a_stub_hub_is_refused(place: Place, tmp_path: Path) -> None:

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.families import Made, family
-from tests.fixtures.machine import Driver, Finished, commit, hello, need, pkgkmod
-from tests.fixtures.obsfarm import DISTRO, Farm, root, running_farm, unpacked, wait
-from tests.fixtures.rpmrepo import EL, kernels, publish, sign, small_kernel
+from tests.fixtures.machine import Driver, commit, hello, need, pkgkmod
+from tests.fixtures.obsfarm import DISTRO, SETTINGS, Farm, Place, more_kernels, root, running_farm, unpacked, wait
+from tests.fixtures.rpmrepo import EL
 
 pytestmark = pytest.mark.xdist_group("obs")
-SETTINGS = """
-[plugin.obs]
-project = "home:ci:{project}"
-interval = 0.5
-[[plugin.obs.repositories]]
-name = "EL_9"
-path = ["{path}/standard"]
-"""
-HELLO = f"kmod-hello-{EL}"
+HELLO = f"kmod-hello-el9-{EL}"
 NOWHERE = "empty"
 """A distribution without packages: nothing can be built on it."""
 
@@ -42,22 +29,6 @@ def farm() -> Iterator[Farm]:
         made.distribution(NOWHERE)
         made.distribution(DISTRO, package)
         yield made
-
-
-class Place:
-    """A project, and a home folder in which osc finds the server."""
-
-    def __init__(self, farm: Farm, folder: Path, home: Path) -> None:
-        self.farm, self.folder, self.home = farm, folder, home
-        farm.configure(home)
-
-    def run(self, *args: str, code: int = 0) -> Finished:
-        return pkgkmod(*args, cwd=self.folder, code=code, inside=self.farm.inside, HOME=str(self.home))
-
-    def begin(self, *args: str) -> subprocess.Popen[str]:
-        argv = [*self.farm.inside, sys.executable, "-m", "pkgkmod", "--json", *args]
-        env = {**os.environ, "HOME": str(self.home)}
-        return subprocess.Popen(argv, cwd=self.folder, env=env, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -86,7 +57,9 @@ def test_the_real_driver_is_built_by_obs_while_its_server_is_away_for_a_while(
     place = Place(farm, made.folder, tmp_path / "home")
     with place.begin("submit", "--fetch") as process:
         # From then on the worker itself does not need the source server any more.
-        wait(lambda: b"CC [M]" in farm.log("home:ci:drivers", f"kmod-e1000e-{EL}") or process.poll() is not None, 300)
+        wait(
+            lambda: b"CC [M]" in farm.log("home:ci:drivers", f"kmod-e1000e-el9-{EL}") or process.poll() is not None, 300
+        )
         farm.stop("bs_srcserver")
         pkgkmod("build_rpm", cwd=made.folder)
         farm.start("bs_srcserver")
@@ -156,7 +129,7 @@ def test_obs_is_sent_nothing_twice_and_changed_only_where_it_must_be(place: Plac
     place.run("submit")
     assert place.run("submit", "-n").out.startswith("SKIP ")
     before = _revisions(place)
-    journal = place.folder / "results/.farms/obs/submissions.json"
+    (journal,) = place.folder.glob("results/.farms/obs/submissions/el9/*.json")
     # As a run leaves it that is killed behind the commit.
     journal.write_text(journal.read_text().replace('"state": "sent"', '"state": "sending"'))
     assert "had arrived" in place.run("submit").err
@@ -168,6 +141,20 @@ def test_obs_is_sent_nothing_twice_and_changed_only_where_it_must_be(place: Plac
     assert place.farm.ask(f"/source/{_project(place)}/_meta") == meta
     assert b"<publish>" in place.farm.ask(f"/source/{_project(place)}/{HELLO}/_meta")
     assert _revisions(place) == before
+
+
+def test_a_project_of_others_keeps_its_configuration_and_an_empty_one_lets_releases_be(place: Place) -> None:
+    project = _project(place)
+    meta = f'<project name="{project}"><title/><description/></project>'
+    place.farm.ask(f"/source/{project}/_meta?user=other", method="PUT", body=meta)
+    place.farm.ask(f"/source/{project}/_config?user=other", method="PUT", body="Macros:\n%a b\n:Macros")
+    said = place.run("submit")
+    assert "changing the configuration" in said.err
+    assert place.farm.ask(f"/source/{project}/_config") == b"Macros:\n%a b\n:Macros\nRelease:\n"
+    place.farm.ask(f"/source/{project}/_config?user=other", method="PUT", body="Macros:\n")
+    said = place.run("submit", "-C", "project.version=2.0")
+    assert "lets OBS count releases" in said.err and f"osc meta prjconf -e {project}" in said.err
+    assert place.farm.ask(f"/source/{project}/_config") == b"Macros:\n"
 
 
 def test_files_of_others_stay_in_obs_and_old_ones_of_ours_go(place: Place) -> None:
@@ -186,7 +173,7 @@ def test_what_obs_cannot_resolve_is_said(place: Place) -> None:
 
 def test_kernels_that_are_one_package_in_obs_have_a_flavor_each(place: Place, tmp_path: Path) -> None:
     releases = ["5.14.0-1.el9.x86_64", "5.14.0-2.el9.x86_64"]
-    url = _more_kernels(tmp_path, releases)
+    url = more_kernels(tmp_path, releases)
     project = place.folder / "pkgkmod.toml"
     text = re.sub('baseurl = ".*"', f'baseurl = "{url}"', project.read_text())
     project.write_text(text.replace(f'kernels = ["{EL}"]', f"kernels = {json.dumps(releases)}"))
@@ -196,39 +183,9 @@ def test_kernels_that_are_one_package_in_obs_have_a_flavor_each(place: Place, tm
         assert f"el9/{release} was not built for EL_9/x86_64" in done.err
         assert f"nothing provides kernel-devel-uname-r = {release}" in done.err
     specs = {f"kmod-hello-{release}.spec" for release in releases}
-    assert set(files(place, "kmod-hello")) == {"_multibuild", "hello-1.0.tar.xz", *specs}
+    assert set(files(place, "kmod-hello-el9")) == {"_multibuild", "hello-1.0.tar.xz", *specs}
     part = place.run("submit", "--kernel", releases[0], "-C", "plugin.obs.multibuild=true", code=2)
     assert "would take the others out of it" in part.err
-
-
-@pytest.mark.slow
-def test_two_workers_of_obs_build_the_flavors_of_a_package_and_none_waits_for_work(tmp_path: Path) -> None:
-    releases = [f"5.14.0-{number}.el9.x86_64" for number in range(1, 5)]
-    settings = SETTINGS.format(project="many", path=DISTRO).replace("interval", "multibuild = true\ninterval")
-    folder = family(tmp_path / "project", hello(tmp_path / "driver"), "el9", settings)
-    project = folder / "pkgkmod.toml"
-    text = re.sub('baseurl = ".*"', f'baseurl = "{_more_kernels(tmp_path, releases)}"', project.read_text())
-    project.write_text(text.replace(f'kernels = ["{EL}"]', f"kernels = {json.dumps(releases)}"))
-    looked = idle = 0
-    with running_farm(workers=2) as farm:
-        farm.distribution(DISTRO, root((EL, *releases)))
-        place = Place(farm, folder, tmp_path / "home")
-        with place.begin("submit", "--fetch") as process:
-            while process.poll() is None:
-                states = list(farm.states().values())
-                if any(state != "idle" for state in states):
-                    has_work = b'code="scheduled"' in farm.ask("/build/home:ci:many/_result")
-                    looked += has_work
-                    idle += has_work and "idle" in states
-                time.sleep(1)
-            said, _ = process.communicate()
-    assert process.returncode == 0
-    fetched = [one for one in events(said) if one["event"] == "fetched"]
-    assert sorted(str(one["kernel"]) for one in fetched) == releases
-    names = {Path(str(file)).name for one in fetched for file in one["files"]}  # type: ignore[attr-defined]
-    assert len(names) == len(releases)
-    # The dispatcher takes a moment for each job.
-    assert looked and idle <= looked / 4, f"{idle} of {looked} looks"
 
 
 def test_a_debian_source_package_is_sent_to_obs_which_reads_what_it_needs(
@@ -256,13 +213,21 @@ kernels = ["{kernel}"]
     assert "unresolvable" in done.err and f"nothing provides linux-headers-{kernel}" in done.err
     version = "1.0-1~deb12"
     sent = {f"hello-modules_{version}.dsc", f"hello-modules_{version}.debian.tar.xz", "hello-modules_1.0.orig.tar.xz"}
-    assert set(files(place, "hello-modules")) == sent
+    assert set(files(place, "hello-modules-debian12")) == sent
 
 
 def test_what_obs_does_not_take_is_said(place: Place) -> None:
     refused = place.run("submit", "-C", "plugin.obs.project=company:drivers", code=25)
     assert "OBS has no project company:drivers" in refused.err and "plugin.obs.create" in refused.err
     assert "plugin.obs.project" in place.run("submit", "-C", "plugin.obs.project=../admin", code=16).err
+    repository = 'plugin.obs.repositories=[{{name="EL_9", path=["{}"]}}]'
+    near = place.run("submit", "-C", repository.format(f"{NOWHERE}/standrd"), code=25)
+    assert f"{NOWHERE} has no repository standrd for EL_9" in near.err and "did you mean 'standard'?" in near.err
+    nobody = place.run("submit", "-C", repository.format("nobody:here/standard"), code=25)
+    assert "OBS has no project nobody:here to build on" in nobody.err
+    # Nothing was made before that was said, and nothing counts as sent.
+    assert _project(place).encode() not in place.farm.ask("/source")
+    assert place.run("submit", "status").out == "nothing was submitted\n"
     (place.home / ".config/osc/oscrc").unlink()
     assert "osc has no user there" in place.run("submit", code=25).err
 
@@ -270,24 +235,6 @@ def test_what_obs_does_not_take_is_said(place: Place) -> None:
 def _project(place: Place) -> str:
     (found,) = re.findall(r'^project = "(home:.*)"$', (place.folder / "pkgkmod.toml").read_text(), re.MULTILINE)
     return str(found)
-
-
-def _more_kernels(folder: Path, releases: list[str]) -> str:
-    """Publish kernels that have what is read of a build tree, and nothing to build with."""
-    wanted = (".config", "Makefile", "Module.symvers", "include/generated/*", "include/config/*")
-    patterns = " ".join(f"'./usr/src/kernels/*/{name}'" for name in wanted)
-    subprocess.run(["sh", "-c", f'rpm2cpio "$0" | cpio -idm --quiet {patterns}', kernels().el], cwd=folder, check=True)
-    packages = []
-    for release in releases:
-        tree = folder / release
-        headers = tree / "usr/src/kernels" / release
-        shutil.copytree(folder / "usr/src/kernels" / EL, headers)
-        (headers / "include/generated/utsrelease.h").write_text(f'#define UTS_RELEASE "{release}"\n')
-        (headers / "include/config/kernel.release").write_text(f"{release}\n")
-        number = release.partition("-")[2].partition(".")[0]
-        packages.append(small_kernel(folder / "packages", number, tree))
-    sign(kernels().key, *packages)
-    return publish(folder / "repository", *packages)
 
 
 def _revisions(place: Place) -> int:

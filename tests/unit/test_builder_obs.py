@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from pkgkmod.builders import obsmeta, obsspec
-from pkgkmod.builders.obs import ObsFarm, Repository, checked
-from pkgkmod.builders.obsapi import read_xml
-from pkgkmod.builders.obssession import ObsSession
-from pkgkmod.engine.submit import Journal, Wanted, send
+from pkgkmod.builders.obs import ObsFarm, Repository, checked, meta
+from pkgkmod.builders.obs import spec as obsspec
+from pkgkmod.builders.obs.api import NotFoundError, read_xml
+from pkgkmod.builders.obs.session import ObsSession
+from pkgkmod.engine.journal import Journal
+from pkgkmod.engine.submit import Wanted, send
 from pkgkmod.errors import FarmError, PluginError
 from pkgkmod.farms import Farm, Item, SourcePackage
 from pkgkmod.model.artifacts import Recipe
+from pkgkmod.model.project import Project
 from pkgkmod.plugins import BUILDERS, load
 from pkgkmod.progress import Progress
 from pkgkmod.workspace import Workspace
@@ -67,12 +72,24 @@ def test_jobs_for_a_kernel_each_are_one_package_or_one_each() -> None:
     farm = load(BUILDERS, "obs")
     assert isinstance(farm, Farm)
     together = {"project": "home:me", "multibuild": True}
-    assert farm.group(package(), together) == farm.group(package(OTHER), together) == "kmod-e1000e"
+    assert farm.group(package(), together) == farm.group(package(OTHER), together) == "kmod-e1000e-el9"
     apart = {"project": "home:me"}
     assert farm.group(package(), apart) == ""
-    assert farm.describe(package(), apart)["package"] == f"kmod-e1000e-{KERNEL}"
+    assert farm.describe(package(), apart)["package"] == f"kmod-e1000e-el9-{KERNEL}"
     assert farm.group(package(), {**together, "package": "{target}-{name}"}) == "el9-kmod-e1000e"
     assert farm.group(package(), {**together, "package": "{name}.{kernel}"}) == ""
+
+
+def test_targets_with_one_name_of_package_are_kept_apart_by_themselves_or_refused() -> None:
+    own = package(distro="debian12")
+    others = [{"distro": name, "kernels": [KERNEL]} for name in ("debian12", "debian13")]
+    whole = Project.model_validate({**own.job.project.model_dump(exclude_none=True), "target": others})
+    both = replace(own, job=replace(own.job, project=whole))
+    # A further target changes nothing of the name.
+    names = [ObsFarm().describe(one, {"project": "home:me", "multibuild": True})["package"] for one in (own, both)]
+    assert names == ["kmod-e1000e-debian12"] * 2
+    with pytest.raises(FarmError, match="packages of debian12 and debian13 would both be home:me/kmod-e1000e"):
+        ObsFarm().describe(both, {"project": "home:me", "package": "{name}"})
 
 
 def test_a_target_without_a_repository_is_said_before_anything_is_sent() -> None:
@@ -81,7 +98,8 @@ def test_a_target_without_a_repository_is_said_before_anything_is_sent() -> None
         ObsFarm().describe(package(), settings)
     settings["repositories"] = [{"name": "EL_9", "targets": ["el9"], "arches": ["x86_64", "aarch64"]}]
     assert (
-        ObsFarm().describe(package(), settings)["words"] == f"home:me/kmod-e1000e-{KERNEL} for EL_9 (x86_64, aarch64)"
+        ObsFarm().describe(package(), settings)["words"]
+        == f"home:me/kmod-e1000e-el9-{KERNEL} for EL_9 (x86_64, aarch64)"
     )
 
 
@@ -109,6 +127,25 @@ def test_build_dependencies_that_obs_cannot_read_are_written_out() -> None:
     assert replaced(plain, "gcc >= 12") == plain
 
 
+def test_a_recipe_asks_for_the_certificate_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dsc = tmp_path / "hello_1.dsc"
+    dsc.write_text("Format: 3.0 (quilt)\nFiles:\n 0 1 a.tar.xz\n")
+    asking = obsspec.dsc_for_obs(dsc)
+    assert asking == dsc.read_bytes() + b"Obs: needssslcertforbuild\n"
+    dsc.write_bytes(asking)
+    assert obsspec.dsc_for_obs(dsc) == asking
+    dsc.write_text("-----BEGIN PGP SIGNED MESSAGE-----\n\nFormat: 3.0 (quilt)\n")
+    with pytest.raises(FarmError, match="is signed"):
+        obsspec.dsc_for_obs(dsc)
+    monkeypatch.setattr(obsspec, "read_header", lambda _: SimpleNamespace(requires=()))
+    spec = tmp_path / "hello.spec"
+    spec.write_text("Name: hello\n")
+    once = obsspec.spec_for_obs(spec, tmp_path, certificate=True)
+    assert once == b"# needssslcertforbuild\nName: hello\n"
+    spec.write_bytes(once)
+    assert obsspec.spec_for_obs(spec, tmp_path, certificate=True) == once
+
+
 PROJECT = """<project name="home:me"><title>Mine</title><description/><person userid="me" role="maintainer"/>
 <repository name="other"><path project="a" repository="b"/><arch>i586</arch></repository></project>"""
 
@@ -116,26 +153,26 @@ PROJECT = """<project name="home:me"><title>Mine</title><description/><person us
 def test_a_project_is_changed_only_where_it_differs() -> None:
     wanted = Repository(name="EL_9", path=("openSUSE.org:EL:9/standard",), arches=("x86_64",))
     project = fromstring(PROJECT)
-    obsmeta.set_repositories(project, [wanted])
-    assert obsmeta.repositories(project) == {"other": ("i586",), "EL_9": ("x86_64",)}
-    assert obsmeta.differ(project, fromstring(PROJECT))
-    again = fromstring(obsmeta.text(project))
-    obsmeta.set_repositories(again, [wanted])
-    assert not obsmeta.differ(project, again)
-    obsmeta.set_repositories(again, [Repository(name="other", arches=("x86_64", "aarch64"))])
-    assert obsmeta.repositories(again)["other"] == ("x86_64", "aarch64")
+    meta.set_repositories(project, [wanted])
+    assert meta.repositories(project) == {"other": ("i586",), "EL_9": ("x86_64",)}
+    assert meta.differ(project, fromstring(PROJECT))
+    again = fromstring(meta.text(project))
+    meta.set_repositories(again, [wanted])
+    assert not meta.differ(project, again)
+    meta.set_repositories(again, [Repository(name="other", arches=("x86_64", "aarch64"))])
+    assert meta.repositories(again)["other"] == ("x86_64", "aarch64")
     assert next(dict(one.attrib) for one in again.iter("path")) == {"project": "a", "repository": "b"}
 
 
 def test_flags_of_a_package_stand_where_the_schema_wants_them() -> None:
     one = fromstring('<package name="p"><title/><description/><person userid="me"/><url>u</url></package>')
-    obsmeta.set_flag(one, "debuginfo", [("enable", {})])
-    obsmeta.set_flag(one, "build", [("disable", {"repository": "other"})])
+    meta.set_flag(one, "debuginfo", [("enable", {})])
+    meta.set_flag(one, "build", [("disable", {"repository": "other"})])
     assert [child.tag for child in one] == ["title", "description", "person", "build", "debuginfo", "url"]
-    before = obsmeta.text(one)
-    obsmeta.set_flag(one, "build", [("disable", {"repository": "other"})])
-    assert obsmeta.text(one) == before
-    obsmeta.set_flag(one, "build", [])
+    before = meta.text(one)
+    meta.set_flag(one, "build", [("disable", {"repository": "other"})])
+    assert meta.text(one) == before
+    meta.set_flag(one, "build", [])
     assert one.find("build") is None
 
 
@@ -173,10 +210,13 @@ def result(code: str, more: str = 'code="published"', details: str = "", checked
 
 
 def states(answer: str, srcmd5: str = "a", endtime: int = 150, **ticket: object) -> list[tuple[str, str]]:
-    jobs = f'<jobhistlist><jobhist srcmd5="{srcmd5 * 32}" endtime="{endtime}" code="x"/></jobhistlist>'
+    jobs = f'<jobhistlist><jobhist package="kmod-e1000e" srcmd5="{srcmd5 * 32}" endtime="{endtime}"/></jobhistlist>'
     api: Any = StandIn(result=answer, jobhistory=jobs)
     session = ObsSession(api, checked({"project": "home:me"}), None, Progress())
-    return [(build.state, build.reason) for build in session.builds({**TICKET, **ticket})]
+    (builds,) = session.builds([{**TICKET, **ticket}])
+    if isinstance(builds, FarmError):
+        raise builds
+    return [(build.state, build.reason) for build in builds]
 
 
 def test_an_end_is_believed_if_it_is_that_of_the_sources_that_were_sent() -> None:
@@ -193,10 +233,53 @@ def test_what_needs_no_job_is_believed_when_the_scheduler_has_looked_again() -> 
     hopeless = result("unresolvable", details="nothing  provides x")
     assert states(hopeless) == [("failed", "unresolvable: nothing provides x")]
     assert states(result("unresolvable", 'dirty="true"')) == [("waiting", "")]
-    assert states(result("broken", checked=50)) == [("waiting", "")]
+    assert states(result("broken", details="no source uploaded", checked=50)) == [("waiting", "")]
     assert states(result("broken"), sent=4e9) == [("waiting", "")]
-    assert states(result("excluded")) == [("cancelled", "it is built nowhere: EL_9/x86_64 excluded")]
+    ((state, reason),) = states(result("excluded"))
+    assert state == "cancelled" and reason.startswith(
+        "it is built nowhere: EL_9/x86_64 excluded (recipes of another kind"
+    )
     assert states(result("nonesuch")) == [("waiting", "")]
+
+
+class Counting(StandIn):
+    """A project of packages that all were built twice, but for one that nobody knows."""
+
+    def __init__(self, names: Sequence[str], unknown: str) -> None:
+        super().__init__()
+        self.names, self.unknown = names, unknown
+        self.asked: list[str] = []
+
+    def xml(self, path: Sequence[str], query: Any = (), **_: Any) -> Element:
+        self.asked.append(path[-1])
+        wanted = [value for key, value in query if key == "package"]
+        assert len(urlencode(query)) < 8000
+        if self.unknown in wanted:
+            raise NotFoundError("OBS does not know what it is asked about")
+        if path[-1] == "_result":
+            states = "".join(f'<status package="{name}" code="succeeded"/>' for name in self.names if name in wanted)
+            return fromstring(f'<resultlist><result repository="EL_9" arch="x86_64">{states}</result></resultlist>')
+        ended = [(name, end) for end in (100, 150) for name in self.names if name in wanted]
+        most = dict(query)["limit"]
+        jobs = [f'<jobhist package="{name}" srcmd5="{"a" * 32}" endtime="{end}"/>' for name, end in ended]
+        return fromstring(f"<jobhistlist>{''.join(jobs[-most:])}</jobhistlist>")
+
+
+def test_many_packages_are_asked_about_in_few_questions() -> None:
+    names = [f"kmod-e1000e-el9-{KERNEL}:{number}" for number in range(200)]
+    api: Any = Counting(names, "none")
+    session = ObsSession(api, checked({"project": "home:me"}), None, Progress())
+    tickets = [{**TICKET, "package": name} for name in names]
+    answers = session.builds(tickets)
+    assert [[(one.state, one.id) for one in answer] for answer in answers if not isinstance(answer, FarmError)] == [
+        [("succeeded", "EL_9/x86_64#150")]
+    ] * len(names)
+    assert len(api.asked) < 12
+    # One that is not known is found out, and the others are told all the same.
+    api.unknown, api.asked = names[77], []
+    answers = session.builds(tickets)
+    assert [number for number, answer in enumerate(answers) if isinstance(answer, FarmError)] == [77]
+    assert len(api.asked) < 40
 
 
 def test_a_server_that_says_nothing_about_builds_is_asked_again() -> None:
@@ -212,7 +295,7 @@ def test_files_are_the_packages_of_one_repository_each_once() -> None:
         '<binary filename="rpmlint.log"/><binary filename="a.src.rpm"/><binary filename="../../x.rpm" size="-1"/>'
         "</binarylist>"
     )
-    jobs = f'<jobhistlist><jobhist srcmd5="{"a" * 32}" endtime="150"/></jobhistlist>'
+    jobs = f'<jobhistlist><jobhist package="kmod-e1000e" srcmd5="{"a" * 32}" endtime="150"/></jobhistlist>'
     api: Any = StandIn(**{"result": two.replace("x86_64", "aarch64", 1), "jobhistory": jobs, "kmod-e1000e": listing})
     session = ObsSession(api, checked({"project": "home:me"}), None, Progress())
     found = session.files(TICKET)
@@ -238,11 +321,14 @@ class Together:
     def find(self, items: Sequence[Item]) -> list[dict[str, int]] | None:
         return [{"number": number} for number, _ in enumerate(items)] if self.arrived else None
 
+    def check(self, items: Sequence[Item]) -> None:
+        pass
+
     def send(self, items: Sequence[Item]) -> list[dict[str, int]]:
         self.sent.append([request for request, _ in items])
         return [{"number": number} for number, _ in enumerate(items)]
 
-    def builds(self, ticket: object) -> None:
+    def builds(self, tickets: object) -> None:
         raise AssertionError
 
     log = files = fetch = builds
