@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from pkgkmod.errors import FarmError
 from pkgkmod.model.artifacts import PackageFormat, Recipe
 from pkgkmod.model.job import Job
 from pkgkmod.model.submission import FarmBuild, FarmFile
@@ -43,11 +44,17 @@ class FarmSession(Protocol):
     def find(self, items: Sequence[Item]) -> Sequence[Ticket] | None:
         """Return the tickets of what was sent with these requests before; None if not all of it arrived."""
 
+    def check(self, items: Sequence[Item]) -> None:
+        """Raise FarmError if the farm would not take these; called once, with all, before the first of them is sent."""
+
     def send(self, items: Sequence[Item]) -> Sequence[Ticket]:
         """Give the farm source packages; return a ticket for each."""
 
-    def builds(self, ticket: Ticket) -> tuple[FarmBuild, ...]:
-        """Return how the builds stand now."""
+    def builds(self, tickets: Sequence[Ticket]) -> Sequence[tuple[FarmBuild, ...] | FarmError]:
+        """Return how the builds of each stand now, in the tickets' order; in place of one that cannot be told, why.
+
+        Raised is an error only if nothing can be told of any.
+        """
 
     def log(self, ticket: Ticket, build: FarmBuild, destination: Path) -> bool:
         """Write the end of a build's log, at most 8 MB; return False if there is none."""

@@ -1,90 +1,41 @@
 """Giving source packages to a build farm, waiting for them, and fetching what was made.
 
-What was sent stands in a journal, written before and after each sending: a run that was killed is gone on with by the
-same command, and nothing is sent twice.
+What is sent is noted in the journal before and after each sending: a run that was killed is gone on with by the same
+command, and nothing is sent twice.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from pkgkmod.command import is_stopping
+from pkgkmod.engine.journal import Journal
 from pkgkmod.errors import CompileError, FarmError, PackageError, PartialError, PkgkmodError, TimeLimitError
 from pkgkmod.farms import Farm, FarmSession, Item, SourcePackage
 from pkgkmod.model.submission import FarmBuild, Submission
 from pkgkmod.modules.compile import first_error
 from pkgkmod.progress import Progress
-from pkgkmod.workspace import Workspace, digest, write_atomically
+from pkgkmod.workspace import digest
 
 _LONGEST_PAUSE = 60.0
 """Seconds between two questions, where nothing changes."""
 _LONGEST_OUTAGE = 300.0
 """Seconds between two tries, where the farm does not answer."""
 _GROWTH = 1.4
-
-
-class Journal:
-    """What was given to one farm, by job."""
-
-    def __init__(self, workspace: Workspace, farm: str) -> None:
-        self.folder = workspace.results / ".farms" / farm
-        self._file = self.folder / "submissions.json"
-
-    def all(self) -> list[Submission]:
-        """Return the submissions, by target and kernel."""
-        try:
-            saved = json.loads(self._file.read_text(encoding="utf-8"))
-            return [Submission.model_validate(one) for one in saved]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, ValidationError) as error:
-            raise FarmError(
-                f"{self._file} cannot be read",
-                details=str(error).splitlines()[0],
-                hint="it says what was sent; if you remove it, look at the farm before you send anything again",
-            ) from None
-
-    def get(self, target: str, kernel: str) -> Submission | None:
-        """Return the last submission of a job."""
-        return next((one for one in self.all() if (one.target, one.kernel) == (target, kernel)), None)
-
-    def put(self, submission: Submission) -> None:
-        """Save a submission in place of the job's last one."""
-        key = (submission.target, submission.kernel)
-        kept = [one for one in self.all() if (one.target, one.kernel) != key]
-        found = sorted([*kept, submission], key=lambda one: (one.target, one.kernel))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps([one.model_dump(mode="json") for one in found], indent=1)
-        write_atomically(self._file, text + "\n")
-
-    def log_place(self, submission: Submission, build: FarmBuild) -> Path:
-        """Return where the log of a build is kept."""
-        name = hashlib.sha256(f"{submission.id}\n{build.id}".encode()).hexdigest()[:12]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"log-{submission.target}-{name}.txt"
-
-    @contextmanager
-    def alone(self, progress: Progress) -> Iterator[None]:
-        """Hold the journal: of two runs, one sends and the other sees that it was sent."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                progress.info("waiting for another run that sends packages to end")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+_QUESTIONS_A_SECOND = 5.0
+"""Submissions that are asked about in a second, on the average: a farm has others to answer, too."""
+_ASKED_TOGETHER = 500
+"""Submissions that are asked about at once; what was answered is noted before the next are."""
+_MOST_NEWS = 30
+"""Source packages that are sent, and builds that changed since the last question, that are told of one by one."""
+_MOST_TOLD = 20
+"""Failures, each unlike the others, that are told in full."""
 
 
 @dataclass(frozen=True)
@@ -131,21 +82,52 @@ def send(items: Sequence[Wanted], session: FarmSession, journal: Journal, progre
 
     With `again`, what failed, and does not go on, is sent once more.
     """
-    count = 0
     with journal.alone(progress):
-        for group in _groups(items):
-            last = [found for one in group if (found := _last(one, journal)) is not None]
-            if len(last) == len(group):
-                if all(one.state == "sent" and not (again and one.failed and one.has_ended) for one in last):
-                    for one in last:
-                        progress.info(f"{one.id}: {one.package} was sent before")
-                    continue
-                sending = any(one.state == "sending" for one in last)
-                if sending and _has_arrived(group, last, session, journal, progress):
-                    continue
-            _send(group, session, journal, progress)
-            count += len(group)
+        by_one = progress if len(items) <= _MOST_NEWS else Progress()
+        groups = [one for one in _groups(items) if not _is_there(one, session, journal, by_one, again=again)]
+        count = sum(len(group) for group in groups)
+        if by_one is not progress and count < len(items):
+            progress.info(f"{len(items) - count} of {len(items)} source packages were sent before")
+        if groups:
+            session.check([one.item for group in groups for one in group])
+            _send_all(groups, session, journal, progress)
     return count
+
+
+def _send_all(groups: Sequence[Sequence[Wanted]], session: FarmSession, journal: Journal, progress: Progress) -> None:
+    """Send, one group after another; of many it is said how many were, and at which one it failed."""
+    if len(groups) <= _MOST_NEWS:
+        for group in groups:
+            with progress.step(f"Sending {_name(group)}"):
+                _send(group, session, journal)
+        return
+    with progress.step(f"Sending {len(groups)} source packages"):
+        for number, group in enumerate(groups):
+            try:
+                _send(group, session, journal)
+            except FarmError:
+                progress.warning(f"{_name(group)} could not be sent; {number} were sent before it")
+                raise
+            progress.amount(number + 1, len(groups))
+
+
+def _name(group: Sequence[Wanted]) -> str:
+    return group[0].group if len(group) > 1 else group[0].package.files[0].name
+
+
+def _is_there(
+    group: Sequence[Wanted], session: FarmSession, journal: Journal, progress: Progress, *, again: bool
+) -> bool:
+    """Tell whether the farm has what is sent together, and need not be given it once more."""
+    last = [found for one in group if (found := _last(one, journal)) is not None]
+    if len(last) < len(group):
+        return False
+    if all(one.state == "sent" and not (again and one.failed and one.has_ended) for one in last):
+        for one in last:
+            progress.info(f"{one.id}: {one.package} was sent before")
+        return True
+    sending = any(one.state == "sending" for one in last)
+    return sending and _has_arrived(group, last, session, journal, progress)
 
 
 def _groups(items: Sequence[Wanted]) -> Iterator[tuple[Wanted, ...]]:
@@ -175,12 +157,11 @@ def _has_arrived(
     return True
 
 
-def _send(group: Sequence[Wanted], session: FarmSession, journal: Journal, progress: Progress) -> None:
+def _send(group: Sequence[Wanted], session: FarmSession, journal: Journal) -> None:
     submissions = [_about(one) for one in group]
     for about in submissions:
         journal.put(about)
-    with progress.step(f"Sending {group[0].group if len(group) > 1 else submissions[0].package}"):
-        tickets = session.send([one.item for one in group])
+    tickets = session.send([one.item for one in group])
     for about, ticket in zip(submissions, tickets, strict=True):
         journal.put(about.model_copy(update={"state": "sent", "ticket": dict(ticket)}))
 
@@ -201,14 +182,27 @@ def _about(one: Wanted) -> Submission:
     )
 
 
-def ask(session: FarmSession, journal: Journal) -> list[Submission]:
-    """Ask the farm how all submissions that have not ended stand; return all."""
-    for one in journal.all():
-        if one.state == "sent" and not one.has_ended:
-            builds = session.builds(one.ticket)
-            if builds != one.builds:
-                journal.put(one.model_copy(update={"builds": builds}))
-    return journal.all()
+def ask(session: FarmSession, journal: Journal, keys: Collection[tuple[str, str]] | None = None) -> list[Submission]:
+    """Ask the farm how the submissions that have not ended stand, those of `keys` or all; return these.
+
+    One that the farm knows nothing of any more counts as cancelled there. Raise FarmError if none can be told.
+    """
+    found = {one.key: one for one in journal.all() if keys is None or one.key in keys}
+    pending = [one for one in found.values() if one.state == "sent" and not one.has_ended]
+    later: list[FarmError] = []
+    for start in range(0, len(pending), _ASKED_TOGETHER):
+        part = pending[start : start + _ASKED_TOGETHER]
+        for one, answer in zip(part, session.builds([one.ticket for one in part]), strict=True):
+            if isinstance(answer, FarmError):
+                if answer.passing:
+                    later.append(answer)
+                    continue
+                answer = (FarmBuild(id="none", title=one.package, state="cancelled", reason=answer.brief),)
+            if answer != one.builds:
+                found[one.key] = journal.update(one, builds=answer)
+    if later and len(later) == len(pending):
+        raise later[0]
+    return list(found.values())
 
 
 def wait(
@@ -216,7 +210,7 @@ def wait(
     journal: Journal,
     progress: Progress,
     *,
-    keys: Sequence[tuple[str, str]],
+    keys: Collection[tuple[str, str]],
     time_limit: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -225,67 +219,94 @@ def wait(
     Raise TimeLimitError after `time_limit` seconds; the farm goes on all the same.
     """
     begun = time.monotonic()
-    pause = session.interval
+    keys = frozenset(keys)
+    pause = shortest = max(session.interval, len(keys) / _QUESTIONS_A_SECOND)
     shown: dict[str, tuple[FarmBuild, ...]] = {}
+    is_last = False
     while True:
         try:
-            submissions = [one for one in ask(session, journal) if (one.target, one.kernel) in keys]
+            submissions = ask(session, journal, keys)
             states = {one.id: one.builds for one in submissions}
-            pause = session.interval if states != shown else min(pause * _GROWTH, _LONGEST_PAUSE)
+            left = sum(not one.has_ended for one in submissions)
+            shortest = max(session.interval, left / _QUESTIONS_A_SECOND)
+            pause = shortest if states != shown else max(shortest, min(pause * _GROWTH, _LONGEST_PAUSE))
             _show(submissions, shown, progress)
             shown = states
-            if all(one.has_ended for one in submissions):
+            if not left:
                 return
         except FarmError as error:
             if not error.passing:
                 raise
-            pause = min(max(pause, session.interval) * 2, _LONGEST_OUTAGE)
+            pause = min(max(pause, shortest) * 2, _LONGEST_OUTAGE)
             progress.warning(f"{error.brief}; asked again in {pause:.0f} s")
         if is_stopping():
             raise KeyboardInterrupt
-        if time_limit is not None and time.monotonic() - begun + pause > time_limit:
+        if is_last and time_limit is not None:
             raise TimeLimitError(
                 f"the farm was not done within {time_limit:.0f} s",
                 hint="it goes on; `pkgkmod submit --wait` waits again, `pkgkmod submit status` looks",
             )
         # Many packagers' runs that began together do not ask together.
-        sleep(pause * random.uniform(0.9, 1.1))
+        seconds = pause * random.uniform(0.9, 1.1)
+        if time_limit is not None and (rest := time_limit - (time.monotonic() - begun)) < seconds:
+            seconds, is_last = max(rest, 0.0), True
+        sleep(seconds)
 
 
 def _show(submissions: Sequence[Submission], before: Mapping[str, tuple[FarmBuild, ...]], progress: Progress) -> None:
-    """Say which builds changed."""
+    """Say which builds changed; of many, how many source packages are done."""
+    changed = []
     for one in submissions:
         known = {build.id: build.state for build in before.get(one.id, ())}
-        for build in one.builds:
-            if known.get(build.id) != build.state:
-                progress.event("farm-build", target=one.target, kernel=one.kernel, build=build.title, state=build.state)
-                progress.info(f"{one.id}: {build.title} {build.state}" + (f": {build.reason}" if build.reason else ""))
+        changed += [(one, build) for build in one.builds if known.get(build.id) != build.state]
+    for one, build in changed:
+        progress.event("farm-build", target=one.target, kernel=one.kernel, build=build.title, state=build.state)
+        if len(changed) <= _MOST_NEWS:
+            progress.info(f"{one.id}: {build.title} {build.state}" + (f": {build.reason}" if build.reason else ""))
+    if len(changed) > _MOST_NEWS:
+        ended = [one for one in submissions if one.has_ended]
+        bad = sum(bool(one.failed) for one in ended)
+        progress.info(f"{len(ended)} of {len(submissions)} done" + (f", {bad} of them failed" if bad else ""))
 
 
 def failure(submissions: Sequence[Submission], session: FarmSession, journal: Journal) -> PkgkmodError | None:
     """Return the error that stands for the builds that failed, with the first compiler error of each."""
-    errors: list[PkgkmodError] = []
-    for one in submissions:
-        errors += [_explained(one, build, session, journal) for build in one.failed]
+    errors = [
+        (f"{one.id} ({build.title})", _explained(one, build, session, journal))
+        for one in submissions
+        for build in one.failed
+    ]
     if not errors:
         return None
     if len(errors) == 1:
-        return errors[0]
-    lines = []
-    for error in errors:
-        lines += [error.brief, *(f"    {line}" for line in error.details.splitlines()[:6])]
-        lines += [f"    log: {error.log}"] if error.log else []
+        return errors[0][1]
     return PartialError(
         f"{len(errors)} of {sum(len(one.builds) for one in submissions)} builds failed",
-        details="\n".join(lines),
+        details="\n".join(_told(errors)),
         hint="correct what is named above and submit again; `--again` sends the same once more",
     )
 
 
+def _told(errors: Sequence[tuple[str, PkgkmodError]]) -> Iterator[str]:
+    """Say what went wrong: what is the same for several kernels once, and not all that hundreds of logs say."""
+    alike: dict[str, list[tuple[str, PkgkmodError]]] = {}
+    for name, error in errors:
+        alike.setdefault(error.details or name, []).append((name, error))
+    for (_, first), *more in list(alike.values())[:_MOST_TOLD]:
+        yield first.brief
+        yield from (f"    {line}" for line in first.details.splitlines()[:6])
+        if first.log:
+            yield f"    log: {first.log}"
+        if more:
+            names = ", ".join(name for name, _ in more[:3])
+            yield f"    the same for {names}" + (f" and {len(more) - 3} more" if len(more) > 3 else "")
+    if rest := sum(len(same) for same in list(alike.values())[_MOST_TOLD:]):
+        yield f"and {rest} more; `pkgkmod submit status -v` lists all"
+
+
 def _explained(one: Submission, build: FarmBuild, session: FarmSession, journal: Journal) -> PkgkmodError:
-    place = journal.log_place(one, build)
     try:
-        log = place if session.log(one.ticket, build, place) else None
+        log = _log(one, build, session, journal)
     except FarmError:
         log = None
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log else []
@@ -295,6 +316,18 @@ def _explained(one: Submission, build: FarmBuild, session: FarmSession, journal:
     return PackageError(
         f"{one.id} was {_WORDS.get(build.state, 'not built')} for {build.title}", details=details, log=log
     )
+
+
+def _log(one: Submission, build: FarmBuild, session: FarmSession, journal: Journal) -> Path | None:
+    """Return the log of a build that has ended, which is asked for once."""
+    place = journal.log_place(one, build)
+    if not place.exists():
+        partial = place.with_suffix(".part")
+        if not session.log(one.ticket, build, partial):
+            partial.unlink(missing_ok=True)
+            return None
+        partial.replace(place)
+    return place
 
 
 _WORDS = {"failed": "not built", "cancelled": "cancelled"}

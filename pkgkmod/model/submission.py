@@ -71,6 +71,11 @@ class Submission(_Facts):
     """Fingerprint of the result that holds the packages; empty as long as they were not fetched."""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Target and label of the job."""
+        return self.target, self.kernel
+
+    @property
     def id(self) -> str:
         """Name in messages: TARGET or TARGET/KERNEL."""
         return self.target if self.kernel == "_" else f"{self.target}/{self.kernel}"
