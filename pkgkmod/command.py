@@ -28,6 +28,7 @@ from pkgkmod.progress import Progress
 from pkgkmod.sandbox import Sandbox, ownership, sandboxed
 
 _TAIL = 40  # lines of output kept for messages
+_PATIENCE = 10.0  # seconds for a program that cannot be killed
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,21 @@ def _pump(source: IO[bytes], sink: IO[bytes], tail: deque[str], progress: Progre
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the program's session; bubblewrap takes its whole process namespace with it."""
-    _kill(process)
-    process.wait()
+    killed = _kill(process)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=None if killed else _PATIENCE)
     _running.discard(process)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
+def _kill(process: subprocess.Popen[bytes]) -> bool:
+    """Kill a program and its children; False if it has root's rights, which its caller has not, as mock.
+
+    Such a program gets SIGPIPE when it writes and nobody is left to read, and ends by that.
+    """
+    try:
         os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
     kernels/packages/SHA256/root/...   a package's files, at the paths they were packaged for
     kernels/packages/SHA256/entry.json what it is, and what its files looked like when they were unpacked
+    kernels/packages/SHA256/package    an RPM of headers itself, which clean roots install
     kernels/known/IDENTITY.json        what was read of a kernel, so that it is read once
 
 A package is named by its digest, so two archives that serve the same one share it, and an entry can only be
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -32,6 +34,7 @@ from pkgkmod.progress import Progress
 from pkgkmod.workspace import write_atomically
 
 _ENTRY = "entry.json"
+_PACKAGE = "package"
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,23 @@ class Store:
             for package in offer.packages:
                 with self._locked(package):
                     if not (self._packages / package.sha256 / _ENTRY).exists():
-                        self._add(package, offer, archive, progress)
+                        self._add(package, offer, archive, progress, keep=_is_rpm(package))
             return self.kernel(offer)
+
+    def package_file(self, package: PackageFile, progress: Progress) -> Path:
+        """Return the file of a package, whose digest is right; raise KernelError if it cannot be had (again)."""
+        with self.in_use(), self._locked(package):
+            file = self._packages / package.sha256 / _PACKAGE
+            if not _has_digest(file, package.sha256):
+                from pkgkmod.kernels.download import fetch_package
+
+                file.parent.mkdir(parents=True, exist_ok=True)
+                aside = file.with_name(f".new-{_PACKAGE}")
+                with progress.step(f"Fetching {package.name} {package.version}"):
+                    fetch_package(package, aside, progress)
+                aside.chmod(0o444)
+                aside.replace(file)
+            return file
 
     def unpacked(self, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> tuple[Path, ...]:
         """Fetch and unpack packages that need not be headers, and return where the files of each lie.
@@ -138,17 +156,26 @@ class Store:
                 self._add(package, offer, archive, progress)
         return tuple(self._packages / package.sha256 / "root" for package in offer.packages)
 
-    def _add(self, package: PackageFile, offer: KernelOffer, archive: KernelArchive, progress: Progress) -> None:
+    def _add(
+        self,
+        package: PackageFile,
+        offer: KernelOffer,
+        archive: KernelArchive,
+        progress: Progress,
+        *,
+        keep: bool = False,
+    ) -> None:
         from pkgkmod.kernels.download import fetch_package  # urllib is not needed where all is here
 
         self._packages.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=self._packages, prefix=".new-"))
         try:
-            file = aside / "package"
+            file = aside / _PACKAGE
             with progress.step(f"Fetching {package.name} {package.version}"):
                 fetch_package(package, file, progress)
                 archive.unpack(file, package, offer, aside / "root")
-            file.unlink()
+            if not keep:
+                file.unlink()
             space = _make_readable(aside)
             facts = {
                 "package": asdict(package),
@@ -183,7 +210,7 @@ class Store:
                         f"{package.name} {package.version} is damaged in the store, and its archive is not configured",
                         details=f"it came from {kernel.offer.archive}",
                     )
-                self._add(package, kernel.offer, archive, progress)
+                self._add(package, kernel.offer, archive, progress, keep=_is_rpm(package))
 
     def entries(self) -> list[Entry]:
         """Return the packages that are here, the one that was used longest ago first."""
@@ -244,6 +271,18 @@ class Store:
             finally:
                 # Closing alone would not do where a process that was forked meanwhile still has it open.
                 fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _is_rpm(package: PackageFile) -> bool:
+    return package.url.endswith(".rpm")
+
+
+def _has_digest(file: Path, sha256: str) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def _check_own(kernel: Kernel) -> None:

@@ -72,11 +72,61 @@ class Rpm(Section):
     )
 
 
+_ADDRESS = matching(
+    re.compile(r"(?:https?|ftp)://[!-z|~]+|file:///[!-z|~]+"),
+    "must be an address that starts with https://, http://, ftp:// or file:///, without spaces and braces",
+)
+_REPOSITORY = matching(re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*"), "must hold only letters, digits and ._-")
+_MACRO = matching(re.compile(r"%?[A-Za-z_][A-Za-z0-9_]*"), "must be the name of a macro")
+_USER = matching(re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*"), "must be the name of a user")
+
+
+class MockRepository(Section):
+    """An entry of `mock.repositories`: further packages for the root."""
+
+    baseurl: Annotated[str, _ADDRESS] = Field(
+        description="The folder that holds repodata/; $basearch and $releasever are mock's."
+    )
+    name: Annotated[str, _REPOSITORY] | None = Field(None, description="Name in mock's logs.")
+    gpgkey: Line | None = Field(
+        None, description="Key that its packages are signed with: a file, or an address; without, they are not checked."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_address(cls, value: object) -> object:
+        return {"baseurl": value} if isinstance(value, str) else value
+
+
 class Mock(Section):
     """Settings of the builder `mock`."""
 
-    config: Line | None = Field(None, description="Mock's configuration (root) to use.")
+    config: Line | dict[Name, Line] | None = Field(
+        None,
+        description="Mock's configuration, as for its -r: the name of one in ~/.config/mock or /etc/mock, or a file "
+        "whose name ends with .cfg, beside the project file; or a table of these, by target. `default` if absent.",
+        examples=["rocky-9-x86_64"],
+    )
     offline: bool = Field(False, description="Do not let mock use the network.")
+    bootstrap: bool | None = Field(
+        None,
+        description="Whether mock makes the root with a package manager of the distribution, in a root of its own; as "
+        "mock's configuration says if absent.",
+    )
+    repositories: tuple[MockRepository, ...] = Field(
+        (),
+        description="Further repositories of packages for the root: addresses, or tables with `baseurl`, `name` and "
+        "`gpgkey` (a file beside the project file, or an address; without one, packages are not checked).",
+        examples=[["https://repo.example.org/el9/x86_64/"]],
+    )
+    macros: dict[Annotated[str, _MACRO], Line] | None = Field(
+        None,
+        description="Macros of rpm in the root, by their names.",
+        examples=[{"dist": ".el9_4"}],
+    )
+    user: Annotated[str, _USER] | None = Field(
+        None, description="Who runs mock where pkgkmod runs as root; mock itself refuses to."
+    )
     options: tuple[Line, ...] = Field((), description="Further options for mock.")
     more_options: tuple[Line, ...] = Field((), description="Options on top of these, for a single run.")
 

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -63,24 +64,45 @@ def put_devel_debs(project: Project, distro: str, base: Path, destination: Path)
     One that has made none is passed over: an archive may have it.
     """
     for requirement in project.requires:
-        if not requirement.project:
-            continue
-        file = project_file(requirement, base)
-        targets = [target.id for target in load(file).project.target if target.distro == distro]
-        made = [found for found in Workspace(file.parent).all() if (found.stage, found.state) == ("build_deb", "ok")]
-        ours = [found for found in made if found.target in targets]
+        ours = _finished(requirement, "build_deb", distro, base)
         if not ours:
             continue
         newest = max(ours, key=lambda result: result.finished)
         name = debian_name(f"{requirement.label}-modules-dev")
-        try:
-            packages = newest.load(PackageSet).packages
-        except ValidationError:  # of another version of pkgkmod
-            continue
-        for package in packages:
-            if package.name == name and package.kind == "binary":
-                shutil.copyfile(newest.folder / package.file, destination / package.file)
-                (destination / package.file).chmod(0o644)  # somebody else reads it
+        for path in _binaries(newest, name):
+            shutil.copyfile(path, destination / path.name)
+            (destination / path.name).chmod(0o644)  # somebody else reads it
+
+
+def devel_rpms(project: Project, distro: str, base: Path) -> tuple[Path, ...]:
+    """Return the development packages that required projects have made for a distribution: the newest for each job.
+
+    One that has made none is passed over: a repository may have it.
+    """
+    found: dict[tuple[Path, str, str], Result] = {}
+    for requirement in project.requires:
+        for result in sorted(_finished(requirement, "build_rpm", distro, base), key=lambda result: result.finished):
+            found[project_file(requirement, base), result.target, result.kernel] = result
+    return tuple(path for result in found.values() for path in _binaries(result, "*-devel"))
+
+
+def _finished(requirement: Requirement, stage: str, distro: str, base: Path) -> list[Result]:
+    """Return what a stage has made for a distribution in the project that a requirement names, if it names one."""
+    if not requirement.project:
+        return []
+    file = project_file(requirement, base)
+    targets = [target.id for target in load(file).project.target if target.distro == distro]
+    made = [found for found in Workspace(file.parent).all() if (found.stage, found.state) == (stage, "ok")]
+    return [found for found in made if found.target in targets]
+
+
+def _binaries(result: Result, names: str) -> list[Path]:
+    """Return the files of a result's binary packages whose names are as a pattern says."""
+    try:
+        packages = result.load(PackageSet).packages
+    except ValidationError:  # of another version of pkgkmod
+        return []
+    return [result.folder / one.file for one in packages if one.kind == "binary" and fnmatchcase(one.name, names)]
 
 
 def find_providers(project: Project, base: Path, uname_r: str, label: str) -> tuple[Provider, ...]:

@@ -101,7 +101,10 @@ def test_an_el_shaped_stand_in_is_fetched_and_compiled_for(tmp_path, real):
     assert kernel.offer and kernel.compiler
     assert compiled(kernel, tmp_path / "module").startswith(f"{EL} SMP ")
     assert not SCRIPTLET.exists()
-    assert sorted(path.name for path in kernel.place.parents[4].iterdir()) == ["entry.json", "root"]
+    # The package itself is kept for mock's root.
+    entry = kernel.place.parents[4]
+    assert sorted(path.name for path in entry.iterdir()) == ["entry.json", "package", "root"]
+    assert hashlib.sha256((entry / "package").read_bytes()).hexdigest() == entry.name
 
 
 def test_a_suse_shaped_stand_in_is_fetched_and_compiled_for(tmp_path, real):
