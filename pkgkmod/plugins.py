@@ -196,6 +196,8 @@ class Builder(Protocol):
     """A way to make packages of a recipe: it describes the commands, a stage runs them."""
 
     name: str
+    format: PackageFormat | None
+    """What packages it makes; None if it makes all."""
     prebuilt: bool
     """True if it can take modules that were compiled before; false if it always compiles itself."""
 
@@ -219,8 +221,11 @@ class RootBuilder(Builder, Protocol):
     def at_work(self, unit: JobUnit, progress: Progress) -> AbstractContextManager[Path]:
         """Fetch and make what the commands need; give the folder to build in, and remove it afterwards."""
 
-    def complaint(self, lines: Sequence[str]) -> PkgkmodError | None:
-        """Return the error that stands for what a command wrote, if it is known what that means."""
+    def logs(self, folder: Path) -> Sequence[Path]:
+        """Return where in the folder its commands leave logs: these become part of the result's log."""
+
+    def complaint(self, lines: Sequence[str], returncode: int = 1) -> PkgkmodError | None:
+        """Return the error that stands for what a failed command wrote, if it is known what that means."""
 
 
 class KernelSource(Protocol):

@@ -18,6 +18,7 @@ class LocalBuilder:
     """Packages made here, without a clean root: quick, and with modules that were compiled before."""
 
     name = "local"
+    format: PackageFormat | None = None
     prebuilt = True
 
     def tools(self, format: PackageFormat) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ class SbuildBuilder:
     """A source package rebuilt by sbuild, which installs the build dependencies into a root of its own."""
 
     name = "sbuild"
+    format: PackageFormat | None = "deb"
     prebuilt = False
 
     def tools(self, format: PackageFormat) -> tuple[str, ...]:
@@ -145,7 +146,11 @@ class SbuildBuilder:
             commands.append(Command(argv, places.folder, env, user=user, isolates=True))
         return tuple(commands)
 
-    def complaint(self, lines: Sequence[str]) -> PkgkmodError | None:
+    def logs(self, folder: Path) -> tuple[Path, ...]:
+        """Sbuild writes all to its output."""
+        return ()
+
+    def complaint(self, lines: Sequence[str], returncode: int = 1) -> PkgkmodError | None:
         """Return the error that stands for what sbuild wrote, where it says what was missing."""
         unmet = sorted({found["package"] for line in lines if (found := _UNMET.search(line))})
         releases = [found["uname_r"] for name in unmet if (found := _HEADERS_PACKAGE.fullmatch(name))]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pkgkmod.cli.builder_choice import BUILDER, with_builder
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options, with_options
 from pkgkmod.errors import InputError, UsageError, did_you_mean
@@ -26,6 +27,7 @@ _OPTIONS = [
         "--kernel", multiple=True, metavar="RELEASE", help="Only this kernel; with FILES: check against this one."
     ),
     click.option("--target", multiple=True, metavar="NAME", help="Only this target of the project."),
+    BUILDER,
     click.option("--certificate", metavar="FILE", help="Certificate that all modules must be signed with."),
     click.option("--with", "others", multiple=True, type=_PATH, metavar="FILE", help="With FILES: drivers they need."),
     click.option("--ignore", multiple=True, metavar="CODE", help="Finding that is not reported, such as KMOD052."),
@@ -113,7 +115,12 @@ def _check_files(invocation: Invocation, given: Mapping[str, Any]) -> Verdict:
     from pkgkmod.signing.keys import read_certificate
     from pkgkmod.signing.modulestate import module_signature
 
-    for option, why in (("target", "name the files that are wanted"), ("dry_run", "checking files touches nothing")):
+    refused = {
+        "target": "name the files that are wanted",
+        "builder": "they are finished packages",
+        "dry_run": "checking files touches nothing",
+    }
+    for option, why in refused.items():
         if given[option]:
             raise UsageError(f"--{option.replace('_', '-')} does not go with FILES", hint=why)
     if len(given["kernel"]) > 1:
@@ -181,8 +188,11 @@ def _check_project(
     if given["dry_run"]:
         run_stages(invocation, ("check",), given, force=force)
         return None
+    invocation, others = with_builder(invocation, ("check",), given)
     loaded = invocation.load()
     progress = invocation.progress()
+    if others:
+        progress.info(others)
     try:
         selection = select(loaded, ("check",), given, progress, force=force)
         run = execute(selection, Workspace(loaded.folder), progress)

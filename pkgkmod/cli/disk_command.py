@@ -60,6 +60,8 @@ def _build_of_files(files: Sequence[Path], invocation: Invocation, given: Mappin
 
     if given["target"] or given["kernel"]:
         raise UsageError("--target and --kernel do not go with FILES", hint="name the files that are wanted")
+    if given["builder"]:
+        raise UsageError("--builder does not go with FILES", hint="they are finished packages")
     project, base = project_or_settings(invocation)
     progress = invocation.progress()
     try:

@@ -119,7 +119,7 @@ def _write(file: Path, page: str) -> None:
 
 def _tell(file: Path, page: str, facts: Facts, *, json_lines: bool) -> None:
     size = len(page.encode())
-    built = [row for row in facts.rows if row.state == "ok"]
+    built = [row for row in facts.rows if row.state in ("ok", "farm")]
     if json_lines:
         severities = [one.finding.severity for one in facts.findings]
         found = {f"{name}s": severities.count(name) for name in ("error", "warning", "note")}

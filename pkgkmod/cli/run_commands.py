@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pkgkmod.cli.builder_choice import BUILDER, with_builder
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
 from pkgkmod.cli.report import count, shortest
@@ -34,9 +35,12 @@ def run_stages(
     from pkgkmod.engine.execute import execute
     from pkgkmod.workspace import Workspace
 
+    invocation, others = with_builder(invocation, stages, given)
     loaded = invocation.load()
     progress = invocation.progress()
     _warn_of_absent_plugins(loaded, progress)
+    if others:
+        progress.info(others)
     try:
         selection = select(loaded, stages, given, progress, force=force)
         workspace = Workspace(loaded.folder)
@@ -91,11 +95,20 @@ def _warn_of_absent_plugins(loaded: Loaded, progress: Progress) -> None:
 
 
 def select(
-    loaded: Loaded, stages: Sequence[str], given: Mapping[str, Any], progress: Progress, *, force: Sequence[str] = ()
+    loaded: Loaded,
+    stages: Sequence[str],
+    given: Mapping[str, Any],
+    progress: Progress,
+    *,
+    force: Sequence[str] = (),
+    by_name: bool = False,
 ) -> Selection:
-    """Return what the command line asks for, with kernels fetched unless only the plan is wanted."""
+    """Return what the command line asks for, with kernels fetched unless only the plan is wanted.
+
+    With `by_name`, a kernel that is named by its release need not be known here.
+    """
     from pkgkmod.engine.lock import read_lock
-    from pkgkmod.engine.plan import Selection, needs_jobs
+    from pkgkmod.engine.plan import Selection, needs_jobs, needs_kernels
     from pkgkmod.engine.resolve import Resolved, chosen_targets, resolve_jobs
 
     project, base = loaded.project, loaded.folder
@@ -111,7 +124,8 @@ def select(
             targets=given.get("target", ()),
             kernels=given.get("kernel", ()),
             lock=lock,
-            fetch=not given.get("dry_run"),
+            fetch=not given.get("dry_run") and needs_kernels(stages, project),
+            by_name=by_name,
             progress=progress,
         )
     return Selection(
@@ -128,11 +142,13 @@ def select(
 
 
 def _print_plan(selection: Selection, workspace: Any, invocation: Invocation) -> None:
-    from pkgkmod.engine.plan import make_plan
+    from pkgkmod.engine.plan import make_plan, needs_kernels
     from pkgkmod.kernels.provide import is_here
     from pkgkmod.progress import JsonLines
 
-    missing = {k.uname_r: k.offer for job in selection.jobs for k in job.kernels if k.offer and not is_here(k)}
+    fetched = needs_kernels(selection.stages, selection.project)
+    kernels = [kernel for job in selection.jobs for kernel in job.kernels] if fetched else []
+    missing = {kernel.uname_r: kernel.offer for kernel in kernels if kernel.offer and not is_here(kernel)}
     # Their .config is in the packages.
     later = ["only.config"] if selection.project.only.config else []
     for release, offer in missing.items():
@@ -266,6 +282,7 @@ _KERNEL = click.option("--kernel", multiple=True, metavar="RELEASE", help="Only 
 @click.command()
 @_TARGET
 @_KERNEL
+@BUILDER
 @click.option("--from-source", is_flag=True, help="Compile inside rpmbuild and dpkg-buildpackage, as a farm does.")
 @click.option("-j", "--jobs", type=int, metavar="N", help="Parallel jobs of all programs together.")
 @click.option(
@@ -295,6 +312,7 @@ def build(ctx: click.Context, /, **given: Any) -> None:
 @click.argument("stages", nargs=-1)
 @_TARGET
 @_KERNEL
+@BUILDER
 @command_options
 @click.pass_context
 def plan(ctx: click.Context, /, stages: tuple[str, ...], **given: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pkgkmod.cli.builder_choice import BUILDER
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options, with_options
 from pkgkmod.errors import InputError, UsageError
@@ -41,6 +42,7 @@ _OPTIONS = [
     click.option("--days", default=365, metavar="N", help="With --new-key: how long it is valid."),
     click.option("--target", multiple=True, metavar="NAME", help="Only this target; may be given several times."),
     click.option("--kernel", multiple=True, metavar="RELEASE", help="Only this kernel or pattern."),
+    BUILDER,
     click.option("-f", "--force", is_flag=True, help="Sign although nothing changed; write over files in -o DIR."),
     click.option("-n", "--dry-run", is_flag=True, help="Show what would be done only."),
 ]
@@ -91,6 +93,8 @@ def _check_options(mode: str, given: Mapping[str, Any]) -> None:
             "-o is where signed FILES go, and there are none to sign",
             hint="name the packages to sign; the project's own are found with `pkgkmod status`",
         )
+    if given["builder"] and mode != "stage":
+        raise UsageError("--builder makes the project's packages, and here none are made", hint="leave it out")
     if given["hash"] and mode in ("import_signatures", "verify"):
         raise UsageError(f"--hash does not go with --{mode.replace('_', '-')}", hint="the signatures have their own")
     if given["key"] and mode in ("import_signatures", "export_hashes", "verify"):

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pkgkmod.cli import ddiskit
+from pkgkmod.cli.builder_choice import builder_parameter
 from pkgkmod.cli.disk_command import build_iso, build_iso_parameters
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options
@@ -19,6 +20,8 @@ RUN_OPTIONS = [
     click.Option(["-f", "--force"], is_flag=True, help="Run although nothing changed."),
     click.Option(["-n", "--dry-run"], is_flag=True, help="Show the plan only."),
 ]
+_OF_PACKAGES = ("build_rpm", "build_deb", "sbom", "build_iso")
+"""Stages that make packages, or have them made."""
 
 
 def stage_command(name: str) -> click.Command:
@@ -42,10 +45,11 @@ def _finished(stage: Stage[Any], extra: list[click.Parameter], run: Any) -> clic
         ctx.find_root().obj = ctx.obj = invocation
         run(stage, invocation, given)
 
+    builder = [builder_parameter()] if stage.name in _OF_PACKAGES else []
     command = click.Command(
         stage.name,
         callback=command_options(callback),
-        params=[*(_click_option(stage, option) for option in stage.options), *extra, *RUN_OPTIONS],
+        params=[*(_click_option(stage, option) for option in stage.options), *extra, *builder, *RUN_OPTIONS],
         help=stage.summary,
     )
     command.params += reversed(getattr(command.callback, "__click_params__", []))

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pkgkmod.cli.builder_choice import complete_farms
 from pkgkmod.cli.invocation import Invocation
 from pkgkmod.cli.options import command_options, with_options
-from pkgkmod.cli.report import count, print_table, shortest
+from pkgkmod.cli.report import count, shortest
+from pkgkmod.cli.submit_report import print_status
 from pkgkmod.errors import FarmError, UsageError, did_you_mean
 from pkgkmod.progress import escape_controls
 
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
-    from pkgkmod.engine.submit import Journal, Wanted
+    from pkgkmod.engine.journal import Journal
+    from pkgkmod.engine.submit import Wanted
+    from pkgkmod.errors import PkgkmodError
     from pkgkmod.farms import Farm, FarmSession, SourcePackage
-    from pkgkmod.model.submission import Submission
     from pkgkmod.progress import Progress
     from pkgkmod.workspace import Result, Workspace
 
@@ -26,7 +29,10 @@ _RECIPES = {"rpm": "generate_spec", "deb": "generate_debian"}
 """Stages that make the recipes, by format."""
 
 _BUILDER = click.option(
-    "--builder", metavar="NAME", help="Farm; may be left out where the project has settings of one."
+    "--builder",
+    metavar="NAME",
+    help="Farm; may be left out where the project has settings of one.",
+    shell_complete=complete_farms,
 )
 _TARGET = click.option("--target", multiple=True, metavar="NAME", help="Only this target; may be given several times.")
 _KERNEL = click.option("--kernel", multiple=True, metavar="RELEASE", help="Only this kernel or pattern.")
@@ -93,12 +99,15 @@ def submit(ctx: click.Context, /, **given: Any) -> None:
         sent = send(items, session, chosen.journal, progress, again=given["again"])
         progress.info(f"{count(sent, 'source package')} sent to {chosen.farm.name}")
         keys = [one.key for one in items]
-        made = []
+        made: list[Result] = []
+        error: PkgkmodError | None = None
         if given["waits"] or given["fetches"]:
-            made = _finish(chosen, session, keys, given, progress)
+            made, error = _finish(chosen, session, keys, given, progress)
     finally:
         progress.close()
     _print_fetched(made, invocation)
+    if error:
+        raise error
     if not (given["waits"] or given["fetches"]) and not invocation.json_lines:
         click.echo(f"{count(len(items), 'submission')} at {chosen.farm.name}; `pkgkmod submit status` shows them")
 
@@ -108,7 +117,10 @@ def submit(ctx: click.Context, /, **given: Any) -> None:
 @command_options
 @click.pass_context
 def status(ctx: click.Context, /, **given: Any) -> None:
-    """Ask the farm how the submissions stand; with --offline, show what it said last."""
+    """Ask the farm how the submissions stand; with --offline, show what it said last.
+
+    Of many, it shows how many stand how, and what failed; with -v, all.
+    """
     from pkgkmod.engine.submit import ask
     from pkgkmod.network import is_offline
 
@@ -121,7 +133,7 @@ def status(ctx: click.Context, /, **given: Any) -> None:
             found = ask(chosen.session(progress), chosen.journal)
     finally:
         progress.close()
-    _print_status(found, invocation)
+    print_status(found, json_lines=invocation.json_lines, verbose=invocation.verbosity > 0)
 
 
 @submit.command("fetch")
@@ -146,9 +158,12 @@ def fetch(ctx: click.Context, /, **given: Any) -> None:
             if not one.has_ended:
                 progress.warning(f"{one.id} is not done yet")
         made = fetch_all(ready, session, chosen.journal, chosen.workspace, progress)
+        error = _check(chosen, made, progress)
     finally:
         progress.close()
     _print_fetched(made, invocation)
+    if error:
+        raise error
 
 
 def _before(ctx: click.Context) -> str | None:
@@ -158,7 +173,7 @@ def _before(ctx: click.Context) -> str | None:
 
 
 def _chosen(invocation: Invocation, name: str | None) -> _Farm:
-    from pkgkmod.engine.submit import Journal
+    from pkgkmod.engine.journal import Journal
     from pkgkmod.farms import Farm
     from pkgkmod.plugins import BUILDERS, load, registered
     from pkgkmod.workspace import Workspace
@@ -193,7 +208,9 @@ def _source_packages(chosen: _Farm, given: Mapping[str, Any], progress: Progress
     targets = [one for one in given["target"] or fitting if one in fitting]
     if format and not targets:
         raise UsageError(f"{chosen.farm.name} makes {format.upper()}s, and no target that is meant has these")
-    selection = select(chosen.loaded, ("build_source",), {**given, "target": tuple(targets)}, progress)
+    # Also with --dry-run: what would be sent is made, and may depend on options of kernels that are not here.
+    given = {**given, "target": tuple(targets), "dry_run": False}
+    selection = select(chosen.loaded, ("build_source",), given, progress, by_name=True)
     run = execute(selection, chosen.workspace, progress)
     if run.failure:
         raise run.failure
@@ -228,26 +245,30 @@ def _finish(
     keys: Sequence[tuple[str, str]],
     given: Mapping[str, Any],
     progress: Progress,
-) -> list[Result]:
-    """Wait, fetch what was built, and raise what went wrong."""
+) -> tuple[list[Result], PkgkmodError | None]:
+    """Wait, fetch and check what was built; return that, and what went wrong."""
     from pkgkmod.engine.fetch import fetch as fetch_all
     from pkgkmod.engine.submit import failure, wait
 
     wait(session, chosen.journal, progress, keys=keys, time_limit=given["time_limit"])
-    ended = [one for one in chosen.journal.all() if (one.target, one.kernel) in keys]
-    made = []
+    ended = [one for key in keys if (one := chosen.journal.get(*key))]
+    made: list[Result] = []
+    wrong = None
     if given["fetches"]:
         good = [one for one in ended if not one.failed]
         made = fetch_all(good, session, chosen.journal, chosen.workspace, progress)
-    if error := failure(ended, session, chosen.journal):
-        _tell(made, progress)
-        raise error
-    return made
+        wrong = _check(chosen, made, progress)
+    failed = failure(ended, session, chosen.journal)
+    if failed and wrong:
+        progress.warning("\n".join((wrong.brief, wrong.details)))
+    return made, failed or wrong
 
 
-def _tell(made: Sequence[Result], progress: Progress) -> None:
-    for result in made:
-        progress.info(f"fetched: {shortest(result.folder)}")
+def _check(chosen: _Farm, made: Sequence[Result], progress: Progress) -> PkgkmodError | None:
+    """Look into what was fetched; return what is wrong with it, if that is to fail."""
+    from pkgkmod.engine.fetched import check_fetched
+
+    return check_fetched(made, chosen.loaded.project, chosen.loaded.folder, chosen.workspace, progress)
 
 
 def _print_wanted(items: Sequence[Wanted], chosen: _Farm, invocation: Invocation) -> None:
@@ -264,36 +285,6 @@ def _print_wanted(items: Sequence[Wanted], chosen: _Farm, invocation: Invocation
             action = f"{'SKIP' if sent else 'SEND':5}"
             why = "was sent before" if sent else one.words
             click.echo(f"{click.style(action, fg=None if sent else 'green')} {name}: {escape_controls(why, keep='')}")
-
-
-def _print_status(found: Sequence[Submission], invocation: Invocation) -> None:
-    from pkgkmod.progress import JsonLines
-
-    if invocation.json_lines:
-        for one in found:
-            JsonLines().event("submission", **one.model_dump(mode="json", exclude={"ticket", "request"}))
-        return
-    if not found:
-        click.echo("nothing was submitted")
-        return
-    rows = []
-    for one in found:
-        builds = one.builds or ()
-        if one.state == "sending":
-            rows.append((one.id, one.package, "", "may not have arrived", ""))
-        for build in builds:
-            fetched = "fetched" if one.fetched else ""
-            rows.append((one.id, one.package, build.title, build.state, fetched))
-        if one.state == "sent" and not builds:
-            rows.append((one.id, one.package, "", "sent", ""))
-    print_table(
-        ("TARGET", "PACKAGE", "BUILD", "STATE", ""), [tuple(escape_controls(c, keep="") for c in r) for r in rows]
-    )
-    for one in found:
-        for build in one.failed:
-            click.echo(
-                escape_controls(f"{one.id} {build.title}: {build.reason or build.state} {build.url}".rstrip(), keep="")
-            )
 
 
 def _print_fetched(made: Sequence[Result], invocation: Invocation) -> None:

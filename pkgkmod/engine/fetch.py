@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pkgkmod.engine.submit import Journal
+from pkgkmod.engine.journal import Journal
 from pkgkmod.errors import FarmError, InputError
 from pkgkmod.farms import FarmSession
 from pkgkmod.formats import rpmpackage
@@ -39,7 +39,7 @@ def fetch(
         if here is None or here.changed_files():
             with workspace.locked(progress):
                 here = _fetched(one, fingerprint, session, workspace, progress)
-        journal.put(one.model_copy(update={"fetched": fingerprint}))
+        journal.update(one, fetched=fingerprint)
         results.append(here)
     return results
 
@@ -49,7 +49,10 @@ def _fetched(
 ) -> Result:
     files = session.files(one.ticket)
     _check_names(files, one)
-    with workspace.draft() as draft, progress.step(f"Fetching {len(files)} packages of {one.id}"):
+    with (
+        workspace.draft() as draft,
+        progress.step(f"Fetching {len(files)} package{'s' if len(files) != 1 else ''} of {one.id}"),
+    ):
         for number, file in enumerate(files, 1):
             session.fetch(file, draft.folder / file.name)
             _check(file, draft.folder / file.name)
@@ -62,7 +65,7 @@ def _fetched(
             draft,
             key=(STAGE, one.target, one.kernel),
             fingerprint=fingerprint,
-            ingredients={"request": one.request, "ticket": one.ticket},
+            ingredients={"request": one.request, "ticket": one.ticket, "package": one.package},
             inputs={},
             state="ok",
             artifact=made.model_dump(mode="json"),

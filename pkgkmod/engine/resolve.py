@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from pkgkmod.data.distros import find_distro
 from pkgkmod.engine.lock import Lock
 from pkgkmod.errors import ConfigError, KernelError, PkgkmodError, UsageError, did_you_mean
 from pkgkmod.kernels.provide import is_here, provide_kernels
-from pkgkmod.kernels.select import Found, available_kernels, in_order, select_kernels
+from pkgkmod.kernels.select import Found, available_kernels, in_order, select_kernels, with_named
 from pkgkmod.kernels.store import Store
 from pkgkmod.kernels.tree import read_options
 from pkgkmod.model.distro import Distro
 from pkgkmod.model.job import Job
 from pkgkmod.model.kernel import Kernel
-from pkgkmod.model.project import Project, Target
+from pkgkmod.model.project import Build, Project, Target
 from pkgkmod.progress import Progress
 
 
@@ -38,16 +38,18 @@ def resolve_jobs(
     kernels: Sequence[str] = (),
     lock: Lock | None = None,
     fetch: bool = True,
+    by_name: bool = False,
     progress: Progress | None = None,
 ) -> Resolved:
     """Return the jobs of a project, or of the named targets; `kernels` narrows each target to some.
 
-    With `lock`, the kernels are those that it pins. With `fetch`, kernels of archives are fetched.
+    With `lock`, the kernels are those that it pins. With `fetch`, kernels of archives are fetched. With `by_name`, one
+    that is named by its release, and that nobody here has, is taken at its word.
     Raise ConfigError for an unknown distribution, KernelError for a kernel that nobody has,
     UsageError for a target or kernel that the project does not have.
     """
     progress = progress or Progress()
-    wanted = wanted_kernels(project, base, targets=targets, lock=lock, progress=progress)
+    wanted = wanted_kernels(project, base, targets=targets, lock=lock, by_name=by_name, progress=progress)
     chosen = {target: _narrowed(found, kernels) for target, found in wanted.items()}
     if kernels and not any(chosen.values()):
         raise UsageError(
@@ -57,7 +59,7 @@ def resolve_jobs(
     distinct = in_order({kernel.uname_r: kernel for found in chosen.values() for kernel in found}.values())
     excluded = {k.uname_r: why for k in distinct if (why := project.only.complaint(k.uname_r, k.arch))}
     distinct = tuple(kernel for kernel in distinct if kernel.uname_r not in excluded)
-    ready, absent = provide_kernels(distinct, project.build, fetch=fetch, progress=progress)
+    ready, absent = provide_kernels(distinct, _build(project, chosen), fetch=fetch, progress=progress)
     if absent and not ready:
         raise next(iter(absent.values()))
     excluded |= _wrongly_configured(project, ready)
@@ -71,6 +73,16 @@ def resolve_jobs(
             jobs += _group(project.for_target(target), target, find_distro(target.distro), present)
     _warn_of_namesakes(jobs, progress)
     return Resolved(tuple(jobs), absent, excluded)
+
+
+def _build(project: Project, targets: Iterable[Target]) -> Build:
+    """Return the settings that say what this machine must have for the kernels.
+
+    Where a root of RPM's has all of it, as mock's, it does not matter that kbuild's programs do not run here.
+    """
+    if all(find_distro(target.distro).format == "rpm" for target in targets) and project.rpm.builder == "mock":
+        return project.build.model_copy(update={"roots": False})
+    return project.build
 
 
 def left_out(project: Project, wanted: Mapping[Target, tuple[Found, ...]]) -> dict[str, str]:
@@ -130,6 +142,7 @@ def wanted_kernels(
     lock: Lock | None = None,
     ask: bool = False,
     prefer_archives: bool = False,
+    by_name: bool = False,
     progress: Progress | None = None,
 ) -> dict[Target, tuple[Found, ...]]:
     """Return the kernels that each target means, wherever they are."""
@@ -142,6 +155,8 @@ def wanted_kernels(
     if lock:
         return lock.kernels(chosen, project, base)
     available = available_kernels(project, base, ask=ask, prefer_archives=prefer_archives, progress=progress)
+    if by_name and not project.only.config:  # options stand in build trees
+        available = with_named([name for target in chosen for name in target.kernels], available, progress)
     return {target: select_kernels(target.kernels, available) for target in chosen}
 
 
@@ -179,4 +194,11 @@ def _group(project: Project, target: Target, distro: Distro, kernels: tuple[Kern
     for kernel in kernels:
         label = Job(project, target, distro, (kernel,)).kernel_label
         groups.setdefault(label, []).append(kernel)
+    for group in groups.values():
+        machines = sorted({kernel.arch for kernel in group})
+        if len(machines) > 1 and distro.format == "rpm":
+            raise ConfigError(
+                f"the kernels of {target.id} are for several machines ({', '.join(machines)}), and a spec is for one",
+                hint="make a target for each machine, with a name of its own",
+            )
     return [Job(project, target, distro, tuple(group)) for group in groups.values()]

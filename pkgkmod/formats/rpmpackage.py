@@ -77,6 +77,13 @@ class RpmPackage:
         return Tag.SOURCEPACKAGE in self.header or Tag.SOURCERPM not in self.header
 
     @property
+    def source(self) -> str:
+        """File name of the source package that it was made of; its own NAME-VERSION-RELEASE.src.rpm if it is one."""
+        if self.is_source:
+            return "-".join(self.header.text(tag) for tag in (Tag.NAME, Tag.VERSION, Tag.RELEASE)) + ".src.rpm"
+        return self.header.text(Tag.SOURCERPM)
+
+    @property
     def build_time(self) -> int:
         """Seconds since 1970; 0 where the package does not say."""
         return self.header.number(Tag.BUILDTIME) if Tag.BUILDTIME in self.header else 0

@@ -9,14 +9,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pkgkmod.data.arches import machine_of_arch
 from pkgkmod.errors import KernelError, near
 from pkgkmod.model.fields import KERNEL_CHOICE
-from pkgkmod.model.kernel import Kernel, KernelOffer
+from pkgkmod.model.kernel import Kernel, KernelOffer, KernelRelease
 from pkgkmod.model.project import Project
 from pkgkmod.plugins import KERNEL_SOURCES, KernelArchive, KernelSource, load, registered
 from pkgkmod.progress import Progress
 
 Found = Kernel | KernelOffer
+_NAMED = re.compile(r"\d+\.\d+[A-Za-z0-9._+~-]*-[A-Za-z0-9._+~-]+")
+"""A release as distributions have it: nothing of a pattern in it, and more than a version."""
 F = TypeVar("F", Kernel, KernelOffer, Found)
 
 
@@ -62,6 +65,29 @@ def available_kernels(
     found: dict[str, Found] = {offer.uname_r: offer for offer in offers}
     local: dict[str, Found] = {kernel.uname_r: kernel for kernel in local_kernels(project, base)}
     return in_order(({**local, **found} if prefer_archives else {**found, **local}).values())
+
+
+def with_named(
+    wanted: Sequence[str], available: Sequence[Found], progress: Progress | None = None
+) -> tuple[Found, ...]:
+    """Return the kernels, and those of `wanted` that are releases of none: of these, nothing but the name is known.
+
+    Where a release does not say its machine, it is this one.
+    """
+    known = [kernel.uname_r for kernel in available]
+    more = []
+    for text in dict.fromkeys(wanted):
+        if text in known or not _NAMED.fullmatch(text) or ".." in text:
+            continue
+        words = re.split(r"[.+-]", text)
+        said = (machine_of_arch(word, "deb") or machine_of_arch(word, "rpm") for word in words)
+        machine = next((one for one in said if one), os.uname().machine)
+        more.append(Kernel(KernelRelease(text), machine, Path("/nonexistent"), "named", f"named {text}", None))
+        if progress:
+            close = near(text, known, most=1)
+            nearest = f"; the nearest that is: {close[0]}" if close else ""
+            progress.warn_once(f"kernel {text} is in no archive that is known here, and is taken at its word{nearest}")
+    return in_order((*available, *more))
 
 
 def in_order(kernels: Any) -> tuple[Any, ...]:

@@ -94,15 +94,17 @@ def tell(findings: Sequence[Finding], progress: Progress) -> None:
             progress.info(one.line)
 
 
-def raise_errors(findings: Sequence[Finding], hint: str, *, told: bool = False) -> None:
-    """Raise CheckError if there are errors among findings; it names them unless they were `told`."""
+def raise_errors(
+    findings: Sequence[Finding], hint: str, *, told: bool = False, what: str = "modules would not be loaded"
+) -> None:
+    """Raise CheckError, which says `what`, if findings have errors; it names them unless they were `told`."""
     errors = [one for one in findings if one.severity == "error"]
     if not errors:
         return
     lines = [f"{one.code} {one.subject}: {one.text}" + (f"\n  {one.cure}" if one.cure else "") for one in errors]
     more = f"\nand {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
     raise CheckError(
-        "modules would not be loaded: " + ("1 error" if len(errors) == 1 else f"{len(errors)} errors"),
+        f"{what}: " + ("1 error" if len(errors) == 1 else f"{len(errors)} errors"),
         details="" if told else "\n".join(lines[:_NAMED]) + more,
         hint=hint,
     )

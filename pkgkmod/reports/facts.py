@@ -11,7 +11,7 @@ from pkgkmod.model.finding import Finding
 from pkgkmod.model.kernel import PackageFile
 from pkgkmod.model.prediction import BootReport, LoadResult, Prediction
 
-RowState = Literal["ok", "failed", "excluded", "foreign"]
+RowState = Literal["ok", "failed", "excluded", "foreign", "farm"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class KernelRow:
     label: str
     """Of the sources; `_` for the project's own."""
     state: RowState
-    """foreign: no modules were built for it."""
+    """foreign: no modules were built for it; farm: they were fetched from a build farm."""
     reason: str = ""
     """Why nothing was built."""
     outdated: bool = False
@@ -48,6 +48,8 @@ class KernelRow:
     boot: BootReport | None = None
     boot_outdated: bool = False
     """Modules were built after it was booted."""
+    fetched: frozenset[str] | None = None
+    """Of a farm's packages: the modules in them; None if nobody looked."""
     awaited: bool = False
     """A target asks for it, and no build was tried."""
 

@@ -25,6 +25,9 @@ from pkgkmod.workspace import Result, Workspace
 _STAMP = re.compile(r"(?P<path>/[^:]+):(?P<size>\d+):(?P<changed>\d+)")  # programs.tool_stamp
 _LARGEST_VERDICT = 64 * 1024 * 1024  # bytes
 
+_CHECKS = ("check", "check_fetched")
+_PACKAGES = ("build_rpm", "build_deb", "sign", "submit")
+
 M = TypeVar("M", bound=BaseModel)
 Newest = Mapping[tuple[str, str, str], Result]
 
@@ -46,9 +49,12 @@ def gather(
     ok = [result for result in newest.values() if result.state == "ok"]
     rows = _rows(newest, {offer.identity: offer for offer in offers}, wanted or ())
     verdicts = list(_verdicts(newest.values()))
-    found = tuple(one for verdict in verdicts for one in _located(verdict))
+    found = tuple(dict.fromkeys(one for verdict in verdicts for one in _located(verdict)))
     modules = tuple(
-        sorted({name for row in rows for name in row.modules} | {kernel_name(m.name) for m in project.module})
+        sorted(
+            {name for row in rows for name in (*row.modules, *(row.fetched or ()))}
+            | {kernel_name(m.name) for m in project.module}
+        )
     )
     return Facts(
         name=project.project.name,
@@ -108,11 +114,25 @@ def _rows(
     boots = {key[2]: result for key, result in newest.items() if key[0] == "boot"}
     builds = [result for key, result in newest.items() if key[0] == "build_modules"]
     rows = [_booted(_row(one, newest, offers), boots.get(one.kernel), one) for one in builds]
+    rows += [_booted(row, boots.get(row.release), newest["submit", *place]) for place, row in _of_farms(newest, rows)]
     tried, asked_for = {row.release for row in rows}, {kernel.uname_r for kernel in wanted}
     for release in sorted((boots.keys() | asked_for) - tried):
         row = KernelRow(release, "_", "foreign", awaited=release in asked_for)
         rows.append(_booted(row, boots[release], boots[release]) if release in boots else row)
     return in_order(rows)
+
+
+def _of_farms(newest: Newest, rows: Sequence[KernelRow]) -> Iterator[tuple[tuple[str, str], KernelRow]]:
+    """Yield the kernels for which a farm has made modules and nothing was built here, with where these are filed."""
+    seen = {row.release for row in rows}
+    for (stage, target, kernel), result in newest.items():
+        made = _of(result, "submit", PackageSet) if stage == "submit" else None
+        verdict = next(_verdicts([found] if (found := newest.get(("check_fetched", target, kernel))) else []), None)
+        for release in made.kernels if made else ():
+            if release not in seen:
+                seen.add(release)
+                names = frozenset(one.name for one in verdict.modules if one.kernel == release) if verdict else None
+                yield (target, kernel), KernelRow(release, "_", "farm", fetched=names)
 
 
 def _booted(row: KernelRow, boot: Result | None, build: Result) -> KernelRow:
@@ -182,12 +202,15 @@ def _cell(row: KernelRow, name: str, verdicts: Sequence[Verdict], found: Sequenc
 
 
 def _verdicts(results: Iterable[Result]) -> Iterator[Verdict]:
-    """Yield what the checks said; of packages that were refused, too: then a file beside the log has it."""
+    """Yield what the checks said, of what was made here and of what a farm made.
+
+    Of packages that were refused, a file beside the log has it.
+    """
     for result in results:
-        if result.stage != "check":
+        if result.stage not in _CHECKS:
             continue
         ok = result.state == "ok"
-        verdict = _of(result, "check", Verdict) if ok else _read(result.folder / VERDICT_FILE, Verdict)
+        verdict = _of(result, result.stage, Verdict) if ok else _read(result.folder / VERDICT_FILE, Verdict)
         if verdict:
             yield verdict.model_copy(update={"target": result.target})
 
@@ -227,10 +250,11 @@ def _files(results: Sequence[Result]) -> Iterator[MadeFile]:
     signed = {(target, kernel) for stage, target, kernel in sets if stage == "sign"}
     for result in results:
         made = sets.get((result.stage, result.target, result.kernel))
-        if made and (result.stage == "sign" or (result.target, result.kernel) not in signed):
+        if made and (result.stage in ("sign", "submit") or (result.target, result.kernel) not in signed):
             is_signed = isinstance(made, SignedSet)
+            maker = f"{made.format} of a farm" if result.stage == "submit" else made.format
             for one in made.packages:
-                yield _file(result, one.file, f"{made.format}, {one.kind}", one.version, signed=is_signed)
+                yield _file(result, one.file, f"{maker}, {one.kind}", one.version, signed=is_signed)
         if bill := _of(result, "sbom", BillOfMaterials):
             yield _file(result, bill.file, "bill of materials")
         if disk := _of(result, "build_iso", DriverDisk):
@@ -247,7 +271,7 @@ def _file(result: Result, name: str, kind: str, version: str = "", *, signed: bo
 
 def _package_set(result: Result) -> PackageSet | None:
     kind = SignedSet if result.stage == "sign" else PackageSet
-    return _of(result, result.stage, kind) if result.stage in ("build_rpm", "build_deb", "sign") else None
+    return _of(result, result.stage, kind) if result.stage in _PACKAGES else None
 
 
 def _tools(results: Iterable[Result]) -> tuple[Tool, ...]:

@@ -136,6 +136,8 @@ def _note(row: KernelRow, cells: Sequence[CellView]) -> str:
         notes = ["not built yet"] if row.awaited else []
         notes += [f"modules of {', '.join(map(short_name, sources))}"] if sources else []
         return "; ".join(notes) or "nothing known"
+    if row.state == "farm":
+        return "built by a farm"
     if row.state == "excluded":
         return f"left out: {row.reason}" if row.reason else "left out"
     if row.state == "failed":
@@ -144,7 +146,7 @@ def _note(row: KernelRow, cells: Sequence[CellView]) -> str:
 
 
 def _cell(id: str, name: str, row: KernelRow, cell: Cell, questions: Sequence[str]) -> CellView:
-    marks = (built(row, cell), checked(cell), predicted(row, cell), booted(row, cell))
+    marks = (built(row, name, cell), checked(cell), predicted(row, cell), booted(row, cell))
     prediction = cell.prediction
     return CellView(
         id=id,

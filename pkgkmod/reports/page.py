@@ -110,15 +110,16 @@ def _count(matrix: Matrix, question: str, tone: Tone) -> int:
 
 def _tiles(facts: Facts, matrix: Matrix) -> list[Tile]:
     states = Counter(row.state for row in facts.rows)
-    wanted = states["ok"] + states["failed"] + sum(row.awaited for row in facts.rows)
+    made = states["ok"] + states["farm"]
+    wanted = made + states["failed"] + sum(row.awaited for row in facts.rows)
     left_out = f"{states['excluded']} left out" if states["excluded"] else ""
-    tone: Tone = "bad" if states["failed"] else "none" if not wanted else "good" if states["ok"] == wanted else "warn"
+    tone: Tone = "bad" if states["failed"] else "none" if not wanted else "good" if made == wanted else "warn"
     packages = [file for file in facts.files if file.kind.endswith((", binary", ", debuginfo"))]
     disks = sum(file.kind.startswith("driver disk") for file in facts.files)
     signed = "signed" if packages and all(file.signed for file in packages) else ""
     more = [signed, counted(disks, "driver disk") if disks else ""]
     tiles = [
-        Tile("Kernels", f"{states['ok']} of {wanted}", left_out or "built", tone, "matrix"),
+        Tile("Kernels", f"{made} of {wanted}", left_out or "built", tone, "matrix"),
         Tile("Modules", str(len(facts.modules)), "", "none", "matrix"),
         Tile("Packages", str(len(packages)), ", ".join(filter(None, more)), "none", "files"),
         _found_tile(facts),

@@ -50,8 +50,8 @@ def worst(tones: Iterable[Tone]) -> Tone:
     return min(tones, key=TONES.index, default="none")
 
 
-def built(row: KernelRow, cell: Cell) -> Mark:
-    """Say whether the module was built."""
+def built(row: KernelRow, name: str, cell: Cell) -> Mark:
+    """Say whether the module of that name was built."""
     if cell.built:
         return _mark("built", "warn", "older sources") if row.outdated else _mark("built", "good", "built")
     words: dict[str, tuple[Tone, str]] = {
@@ -59,7 +59,10 @@ def built(row: KernelRow, cell: Cell) -> Mark:
         "excluded": ("none", "left out"),
         "foreign": ("none", "not built yet" if row.awaited else "not built"),
         "ok": ("none", "not for it"),
+        "farm": ("none", "not for it"),
     }
+    if row.state == "farm" and (row.fetched is None or name in row.fetched):
+        return _mark("built", "good", "by a farm")
     return _mark("built", *words[row.state])
 
 

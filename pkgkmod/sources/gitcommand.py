@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING
 
-from pkgkmod.errors import DiskFullError, PkgkmodError, SourceError
-from pkgkmod.programs import find_tool
+from pkgkmod.errors import DiskFullError, PkgkmodError, SourceError, ToolError
+from pkgkmod.programs import capture, find_tool
 from pkgkmod.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ _KEPT = re.compile(r"GIT_(SSH|SSH_COMMAND|SSH_VARIANT|ASKPASS|PROXY_COMMAND|SSL_
 _PROTOCOLS = "file:git:http:https:ssh"
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _RECEIVING = re.compile(r"Receiving objects:\s+\d+% \((\d+)/(\d+)\)")
+_VERSION = re.compile(r"git version (\d+)\.(\d+)")
+_OLDEST = (2, 18)
+"""Reads repositories of this machine."""
+_OLDEST_WITH_SETTINGS = (2, 31)
+"""Takes settings by GIT_CONFIG_COUNT, and fetches with --no-write-fetch-head and --stdin (both from 2.29 on)."""
 _PIPE_SIZE = 1 << 20  # bytes: what Linux allows everybody
 
 _SETTINGS = {
@@ -128,6 +133,7 @@ class GitFolder:
     @contextmanager
     def _running(self, arguments: Sequence[str], stdin: bytes | None) -> Iterator[subprocess.Popen[bytes]]:
         """Start git; whatever happens, leave no process behind."""
+        _check_version(_OLDEST_WITH_SETTINGS if self.settings else _OLDEST)
         argv = self._argv(arguments)
         with tempfile.TemporaryFile() as source:
             # A file: with a pipe, git could wait for its output to be read while we wait for it to read.
@@ -180,6 +186,24 @@ def _git() -> Git:
     from git.cmd import Git
 
     return Git("/")
+
+
+@cache
+def _check_version(needed: tuple[int, int]) -> None:
+    """Raise ToolError for a git that is too old: it would pass over what it does not know, or complain of an option."""
+    find_tool("git", needed_for="importing sources")
+    found = _VERSION.match(capture("git", "version"))
+    if found is None or (int(found[1]), int(found[2])) >= needed:
+        return
+    local = f"; git {_shown_version(_OLDEST)} and later read a repository on this machine, given as a folder"
+    raise ToolError(
+        f"git {found[1]}.{found[2]} is too old: {_shown_version(needed)} is needed",
+        hint="install a newer one" + ("" if needed == _OLDEST else local),
+    )
+
+
+def _shown_version(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pkgkmod.builders.mock import configuration_stamp
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
 from pkgkmod.packages.finished import describe_rpm
 from pkgkmod.plugins import JobUnit, Option, Work
 from pkgkmod.programs import tool_stamp
-from pkgkmod.stages.packaging import builder_of, jobs_for, make_places, packaging_ingredients, run_build
+from pkgkmod.stages.packaging import builder_of, folder_for, jobs_for, make_places, packaging_ingredients, run_build
 
 
 class BuildRpm:
@@ -46,7 +47,7 @@ class BuildRpm:
         ),
         Option(("--from-source",), "build.from_source", "Compile inside rpmbuild, as a farm does.", value=True),
         Option(("-m", "--mock"), "rpm.builder", "Build with mock.", value="mock"),
-        Option(("-r", "--mock-config"), "mock.config", "Mock's configuration.", metavar="CONFIG"),
+        Option(("-r", "--mock-config"), "mock.config", "Mock's configuration, as for its -r.", metavar="CONFIG"),
         Option(("-l", "--mock-offline"), "mock.offline", "No network for mock.", value=True),
         Option(("-O", "--mock-options"), "mock.options", "Options for mock.", metavar="OPTIONS", multiple=True),
         Option(
@@ -76,19 +77,19 @@ class BuildRpm:
             **packaging_ingredients(unit, "rpm"),
             "srpm only": unit.project.rpm.srpm_only,
             **_finishing(unit),
-            "mock": unit.project.mock.model_dump() if unit.project.rpm.builder == "mock" else None,
+            "mock": configuration_stamp(unit) if unit.project.rpm.builder == "mock" else None,
         }
 
     def run(self, work: Work[Any]) -> PackageSet:
         """Build in a scratch folder, then keep the packages."""
         project, made = work.unit.project, work.one("recipe.rpm")
         recipe, builder = made.load(Recipe), builder_of(work.unit)
-        with work.workspace.scratch() as scratch, jobs_for(work) as jobs:
+        with folder_for(work) as scratch, jobs_for(work) as jobs:
             places = make_places(work, scratch, source_only=project.rpm.srpm_only, jobs=jobs)
             builder.lay_out(recipe, made.folder, places)
             for command in builder.rpm_commands(recipe, project, places):
-                run_build(work, command, scratch)
-            packages = tuple(_kept(sorted(scratch.glob("*RPMS/**/*.rpm")), work.folder))
+                run_build(work, command, scratch, source_only=places.source_only)
+            packages = tuple(_kept(_made(scratch), work.folder))
         return PackageSet(
             format="rpm", packages=packages, kernels=recipe.kernels, source_date_epoch=recipe.source_date_epoch
         )
@@ -103,6 +104,13 @@ def _finishing(unit: JobUnit) -> Mapping[str, object]:
     tools = [name for name, of in (("gzip", "gz"), ("zstd", "zst")) if compression == of]
     tools += ["debugedit", "eu-strip"] if settings.debuginfo else []
     return {name: tool_stamp(name, needed_for="finishing the modules") for name in tools}
+
+
+def _made(folder: Path) -> list[Path]:
+    """Return the packages, with one source package: a root makes it anew, with its own rpm."""
+    anew = {file.name for file in folder.glob("RPMS/**/*.rpm")}
+    found = sorted(folder.glob("*RPMS/**/*.rpm"))
+    return [file for file in found if file.name not in anew or not file.is_relative_to(folder / "SRPMS")]
 
 
 def _kept(files: Iterable[Path], folder: Path) -> Iterable[Package]:

@@ -55,7 +55,7 @@ class BuildSource:
             builder.lay_out(recipe, made.folder, places)
             commands = builder.rpm_commands if format == "rpm" else builder.deb_commands
             for command in commands(recipe, work.unit.project, places):
-                run_build(work, command, scratch)
+                run_build(work, command, scratch, source_only=True)
             packages = tuple(_kept(recipe, scratch, work.folder))
         return PackageSet(
             format=format, packages=packages, kernels=recipe.kernels, source_date_epoch=recipe.source_date_epoch

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pkgkmod.data.distros import find_distro
 from pkgkmod.model.artifacts import PackageSet, SignedSet
+from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.project import Project
 from pkgkmod.model.verdict import VERDICT_FILE, Verdict
 from pkgkmod.modules.kmod_deps import Export, read_symvers
@@ -53,55 +55,86 @@ class Check:
 
     def ingredients(self, unit: JobUnit) -> Mapping[str, object]:
         """Return what the findings depend on besides the packages: settings, kernels, and required drivers."""
-        kernels = unit.job.kernels
-        certificate = certificate_of(unit.project, unit.base)
-        return {
-            "check": unit.project.check.model_dump(),
-            "certificate": certificate_digest(certificate, "check.certificate") if certificate else "",
-            "kernel trees": [kernel.identity for kernel in kernels],
-            "installed kernels": {kernel.uname_r: own_modules_stamp(kernel.uname_r) for kernel in kernels},
-            "requires": [
-                provider_stamps(unit.project, unit.base, kernel.uname_r, unit.job.source_label) for kernel in kernels
-            ],
-        }
+        return _subject(unit).ingredients()
 
     def run(self, work: Work[Any]) -> Verdict:
         """Open the packages, and put their modules beside their kernels."""
-        from pkgkmod.packages.checkpackages import CheckSettings, check_packages, raise_errors
+        unit: JobUnit = work.unit
+        signed = unit.project.signing.is_on
+        made = work.one("signed_set" if signed else f"package_set.{unit.job.distro.format}")
+        packages = made.load(SignedSet if signed else PackageSet).packages
+        files = [made.folder / package.file for package in packages if package.kind == "binary"]
+        verdict = _subject(unit).check(files, work)
+        return conclude(
+            verdict, work, hint='correct these, or ship them all the same: check.ignore, or check.level = "warn"'
+        )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose packages are checked, and beside which kernels."""
+
+    project: Project
+    base: Path
+    target: str
+    """What findings call it: TARGET or TARGET/KERNEL."""
+    kernels: tuple[Kernel, ...]
+    source_label: str
+    certificate: Path | None
+    """Certificate that modules must be signed with."""
+
+    def ingredients(self) -> dict[str, object]:
+        """Return what the findings depend on besides the packages."""
+        return {
+            "check": self.project.check.model_dump(),
+            "certificate": certificate_digest(self.certificate, "check.certificate") if self.certificate else "",
+            "kernel trees": [kernel.identity for kernel in self.kernels],
+            "installed kernels": {kernel.uname_r: own_modules_stamp(kernel.uname_r) for kernel in self.kernels},
+            "requires": [
+                provider_stamps(self.project, self.base, kernel.uname_r, self.source_label) for kernel in self.kernels
+            ],
+        }
+
+    def check(self, files: Sequence[Path], work: Work[Any]) -> Verdict:
+        """Open packages, and put their modules beside the kernels."""
+        from pkgkmod.packages.checkpackages import CheckSettings, check_packages
         from pkgkmod.signing.modulestate import module_signature
 
-        unit: JobUnit = work.unit
-        project, job = unit.project, unit.job
-        signed = project.signing.is_on
-        made = work.one("signed_set" if signed else f"package_set.{job.distro.format}")
-        packages = made.load(SignedSet if signed else PackageSet).packages
-        certificate = certificate_of(project, unit.base)
-        verdict = check_packages(
-            [made.folder / package.file for package in packages if package.kind == "binary"],
+        return check_packages(
+            files,
             work.run,
-            lambda content: module_signature(content, certificate),
-            lambda wanted: [kernel for kernel in job.kernels if kernel.uname_r in wanted],
-            CheckSettings(project.check.ignore, job.id, extra=_required(unit)),
+            lambda content: module_signature(content, self.certificate),
+            lambda wanted: [kernel for kernel in self.kernels if kernel.uname_r in wanted],
+            CheckSettings(self.project.check.ignore, self.target, extra=self._required()),
         )
-        # Also for those who want to see all of it after a failure.
-        (work.folder / VERDICT_FILE).write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        if project.check.level == "fail":
-            hint = 'correct these, or ship them all the same: check.ignore, or check.level = "warn"'
-            raise_errors(verdict.findings, hint)
-        return verdict
+
+    def _required(self) -> dict[str, dict[str, Export]]:
+        """Return what the drivers export that this one requires, by kernel."""
+        found: dict[str, dict[str, Export]] = {}
+        for kernel in self.kernels if self.project.requires else ():
+            for provider in find_providers(self.project, self.base, kernel.uname_r, self.source_label):
+                symvers = next(iter(provider.files.values()))  # headers follow
+                found.setdefault(kernel.uname_r, {}).update(read_symvers(str(symvers)))
+        return found
+
+
+def conclude(verdict: Verdict, work: Work[Any], *, hint: str, what: str = "modules would not be loaded") -> Verdict:
+    """Return the verdict that becomes a result; raise CheckError, with `what` and a hint, if that is what errors do."""
+    from pkgkmod.packages.checkpackages import raise_errors
+
+    # Also for those who want to see all of it after a failure.
+    (work.folder / VERDICT_FILE).write_text(verdict.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if work.unit.project.check.level == "fail":
+        raise_errors(verdict.findings, hint, what=what)
+    return verdict
+
+
+def _subject(unit: JobUnit) -> Subject:
+    job, certificate = unit.job, certificate_of(unit.project, unit.base)
+    return Subject(unit.project, unit.base, job.id, job.kernels, job.source_label, certificate)
 
 
 def certificate_of(project: Project, base: Path) -> Path | None:
     """Return the certificate that modules must be signed with; None if nothing says so."""
     named = project.check.certificate or (project.signing.module_certificate if project.signing.modules else None)
     return base / Path(named).expanduser() if named else None
-
-
-def _required(unit: JobUnit) -> dict[str, dict[str, Export]]:
-    """Return what the drivers export that this one requires, by kernel."""
-    found: dict[str, dict[str, Export]] = {}
-    for kernel in unit.job.kernels if unit.project.requires else ():
-        for provider in find_providers(unit.project, unit.base, kernel.uname_r, unit.job.source_label):
-            symvers = next(iter(provider.files.values()))  # headers follow
-            found.setdefault(kernel.uname_r, {}).update(read_symvers(str(symvers)))
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from pkgkmod.packages.providers import provider_stamps, write_providers
 from pkgkmod.packages.sourcearchive import write_source_archive
 from pkgkmod.plugins import BUILDERS, Builder, JobUnit, RootBuilder, Work, load
 from pkgkmod.programs import tool_stamp
+from pkgkmod.workspace import digest
 
 
 def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
@@ -50,7 +51,7 @@ def recipe_ingredients(unit: JobUnit, templates: str) -> Mapping[str, object]:
         **({"make": project.build.make} if project.build.make else {}),
         **({"only": project.only.model_dump()} if project.deb.dkms or project.rpm.dkms else {}),
         "archive": project.source.archive,
-        "makefile": {**static_texts(), **packaging_texts()},
+        "makefile": digest({**static_texts(), **packaging_texts()}),
         **probe_ingredients(project.probe),
         "firmware": project.firmware.model_dump(),
         "firmware files": [(file.path, file.sha256) for file in find_firmware(unit.base, project.firmware)],
@@ -151,7 +152,10 @@ def jobs_for(work: Work[Any]) -> Iterator[int]:
 
 
 def make_places(work: Work[Any], folder: Path, *, source_only: bool = False, jobs: int) -> Places:
-    """Return the folders for a build, with finished modules where the build takes them."""
+    """Return the folders for a build, with finished modules where the build takes them.
+
+    A source package needs no kernels: they may be known by their names only.
+    """
     job: Job = work.unit.job
     prebuilt = None
     if work.inputs.get("module_set"):
@@ -162,7 +166,7 @@ def make_places(work: Work[Any], folder: Path, *, source_only: bool = False, job
             place.mkdir(parents=True)
             for name in (*(module.file for module in modules.modules), modules.symvers):
                 shutil.copyfile(result.folder / name, place / name)
-    kernels = _kernels_for(work, folder)
+    kernels = () if source_only else _kernels_for(work, folder)
     if kernels and compiles(work.unit):
         for kernel in kernels:
             write_providers(job.project, work.unit.base, kernel.uname_r, job.source_label, folder / PROVIDERS_FOLDER)
@@ -199,28 +203,40 @@ def _kernels_for(work: Work[Any], folder: Path) -> tuple[Kernel, ...]:
     return tuple(in_place(kernel, folder / "kernels" / kernel.uname_r) for kernel in job.kernels)
 
 
-def run_build(work: Work[Any], command: Command, folder: Path) -> None:
-    """Run a command of a package build in the sandbox, with `folder` writable; mock and sbuild isolate themselves.
+def run_build(work: Work[Any], command: Command, folder: Path, *, source_only: bool = False) -> None:
+    """Run a command of a package build in the sandbox, with `folder` writable, unless it isolates itself.
 
-    Raise CompileError or PackageError with the first error on top.
+    One that makes a source package only sees no kernels. Raise CompileError or PackageError, the first error on top.
     """
     job: Job = work.unit.job
     build = job.project.build
-    if command.argv[0] != "mock" and not command.isolates and work.isolated:
+    builder = None if source_only else builder_of(work.unit)
+    if not command.isolates and work.isolated:
         # Packages are made with this machine's programs, whatever the modules were compiled with.
-        kernels = tuple(replace(kernel, root=None) for kernel in job.kernels)
+        kernels = () if source_only else tuple(replace(kernel, root=None) for kernel in job.kernels)
         command = replace(command, sandbox=kernel_sandbox(folder, kernels))
     if (folder / PROVIDERS_FOLDER).is_dir():
         command = replace(command, env={**command.env, "PROVIDER_ROOT": str(folder / PROVIDERS_FOLDER)})
-    done = work.run(replace(command, time_limit=build.time_limit))
+    done = work.run(replace(command, time_limit=command.time_limit or build.time_limit))
+    if isinstance(builder, RootBuilder):
+        _take_logs(builder.logs(folder), done.log)
     if done.ok:
         return
     lines = done.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    builder = builder_of(work.unit)
-    if isinstance(builder, RootBuilder) and (known := builder.complaint(lines)):
+    if isinstance(builder, RootBuilder) and (known := builder.complaint(lines, done.returncode)):
         known.log = done.log
         raise known
     error = first_error(lines)
-    if error and compiles(work.unit):
+    if error and builder and compiles(work.unit):
         raise CompileError(f"the modules of {job.id} do not compile", details=error, log=done.log)
     raise PackageError(f"{command.argv[0]} failed for {job.id}", details="\n".join(done.tail[-12:]), log=done.log)
+
+
+def _take_logs(files: Iterable[Path], log: Path) -> None:
+    """Move what a command wrote into files to the end of the result's log."""
+    for file in files:
+        if file.is_file() and not file.is_symlink():
+            with log.open("ab") as sink, file.open("rb") as source:
+                sink.write(f"\n--- {file.name}\n".encode())
+                shutil.copyfileobj(source, sink)
+            file.unlink()

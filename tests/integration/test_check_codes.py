@@ -23,6 +23,7 @@ from pkgkmod.model.verdict import Verdict
 from pkgkmod.modules.checks.codes import CODES
 from pkgkmod.modules.ownmodules import own_modules
 from pkgkmod.packages import checkpackages
+from pkgkmod.packages.fetched import compare
 from pkgkmod.signing.keys import load_key
 from pkgkmod.signing.modules import sign_module
 from tests.fixtures.archive_modules import image_modules
@@ -30,6 +31,7 @@ from tests.fixtures.checkbench import NEW, OLD, Bench
 from tests.fixtures.flawedmodules import flawed_modules, kernel_of
 from tests.fixtures.machine import lacking, need
 from tests.fixtures.signing import new_key
+from tests.fixtures.smallrpms import kmod_rpm
 
 Case = Callable[[Bench], Verdict]
 CASES: dict[str, tuple[Case, frozenset[str]]] = {}
@@ -398,3 +400,18 @@ def called_like_one_of_the_kernel(bench):
 @case("KMOD072")
 def called_like_something_built_in(bench):
     return bench.check(bench.module("fine", to="binfmt_elf.ko"))
+
+
+# --- what a farm made
+
+
+@case("KMOD080")
+def not_made_by_the_farm(bench):
+    checked = bench.check(bench.module("fine"))
+    return Verdict(findings=tuple(compare("x-1-1.src.rpm", ["6.1.0-1-nowhere"], (), checked.modules)))
+
+
+@case("KMOD081")
+def made_of_other_sources(bench):
+    package = kmod_rpm(bench.folder, "kmod-fine", [bench.module("fine")], f"lib/modules/{kernel_of(OLD)}/extra")
+    return Verdict(findings=tuple(compare("kmod-fine-2-1.src.rpm", (), [package], ())))

@@ -40,11 +40,16 @@ def project(tmp_path):
 
 def in_a_bare_root(folder: Path, *words: str, umask: str = "0077") -> subprocess.CompletedProcess[str]:
     """Run pkgkmod as a user that nobody knows, without network, home and further namespaces, as a farm does."""
+    return program_in_a_bare_root(folder, f"PYTHONPATH={CHECKOUT} {sys.executable} -m pkgkmod", *words, umask=umask)
+
+
+def program_in_a_bare_root(
+    folder: Path, program: str, *words: str, umask: str = "0077"
+) -> subprocess.CompletedProcess[str]:
     need("unshare")
     own = folder / "tmp"
     own.mkdir(exist_ok=True)
-    clean = f"env -i PATH=/usr/bin:/bin PYTHONPATH={CHECKOUT} TMPDIR={own} {sys.executable} -m pkgkmod"
-    inner = f'umask {umask}; cd {folder}; exec {clean} "$@"'
+    inner = f'umask {umask}; cd {folder}; exec env -i PATH=/usr/bin:/bin TMPDIR={own} {program} "$@"'
     outer = 'echo 1 >/proc/sys/user/max_user_namespaces; exec unshare --user --map-user=12345 --map-group=12345 "$@"'
     argv = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", outer, "-", "sh", "-c", inner, "-", *words]
     return subprocess.run(argv, capture_output=True, text=True)
@@ -66,6 +71,43 @@ def test_recipes_are_written_in_a_bare_root(project, distro, stage, umask):
     pkgkmod(stage, cwd=again)
     files = again.glob(f"results/{stage}/{distro}/*/*/*")
     assert {f.name: f.read_bytes() for f in files if f.suffix in (".xz", ".spec")} == reference
+
+
+@pytest.mark.parametrize("umask", ["0077", "0000"])
+def test_an_srpm_alone_is_built_in_a_bare_root(project, tmp_path, kernel, umask):
+    need("rpmbuild", "make")
+    folder = project("el9")
+    pkgkmod("build_source", cwd=folder)
+    (source,) = folder.glob("results/build_source/*/*/*/*.src.rpm")
+    alone = tmp_path / "alone"
+    (alone / "trees").mkdir(parents=True)
+    (alone / "trees" / kernel).symlink_to(Path(f"/lib/modules/{kernel}/build").resolve())
+    defines = {"_topdir": alone, "_dbpath": alone / "db", "_tmppath": alone / "tmp", "kernel_trees": alone / "trees"}
+    words = [word for name, place in defines.items() for word in ("--define", f"{name} {place}")]
+    done = program_in_a_bare_root(alone, "rpmbuild", "--rebuild", "--nodeps", *words, str(source), umask=umask)
+    assert done.returncode == 0, done.stderr
+    (package,) = alone.glob("RPMS/x86_64/kmod-hello-*.rpm")
+    argv = ["rpm", "-qp", "--nosignature", "--qf", "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILENAMES}\\n]", str(package)]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert f"-rw-r--r-- root /lib/modules/{kernel}/extra/hello/hello.ko" in listed
+
+
+@pytest.mark.parametrize("umask", ["0077", "0000"])
+def test_a_debian_source_package_alone_is_built_in_a_bare_root(project, tmp_path, kernel, umask):
+    need("dpkg-buildpackage", "dh", "make")
+    folder = project("debian12")
+    pkgkmod("build_source", cwd=folder)
+    (source,) = folder.glob("results/build_source/*/*/*/*.dsc")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    subprocess.run(["dpkg-source", "-x", source, alone / "hello"], check=True, capture_output=True)
+    build = "dpkg-buildpackage", "-us", "-uc", "-b", "-d"
+    done = program_in_a_bare_root(alone, "sh", "-c", f"cd hello; {' '.join(build)}", umask=umask)
+    assert done.returncode == 0, done.stderr
+    (package,) = alone.glob(f"hello-modules-{kernel}_*.deb")
+    listed = subprocess.run(["dpkg-deb", "-c", package], capture_output=True, text=True, check=True).stdout
+    (line,) = [one for one in listed.splitlines() if "/hello.ko" in one]
+    assert line.startswith("-rw-r--r-- root/root")
 
 
 def test_compiling_in_a_bare_root_says_that_it_cannot_isolate_and_works_without(project):

@@ -3,15 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from pkgkmod.builders.local import LocalBuilder
-from pkgkmod.builders.mock import MockBuilder
 from pkgkmod.command import Command
-from pkgkmod.errors import UsageError
 from pkgkmod.model.artifacts import Recipe
 from pkgkmod.model.places import Places
-from pkgkmod.model.project import Project
 from tests.fixtures.packaging import make_project
 
 KERNEL = "6.1.0-56-amd64"
@@ -126,49 +121,5 @@ def test_local_lay_out(tmp_path: Path) -> None:
     assert (places.folder / "kernel-trees" / KERNEL).readlink() == Path("/trees/k")
 
 
-def test_mock_command_line_only_since_mock_is_not_packaged_for_debian() -> None:
-    project = Project.model_validate(
-        {
-            **make_project().model_dump(exclude_none=True),
-            "mock": {
-                "config": "rocky-9-x86_64",
-                "offline": True,
-                "options": ["--isolation=simple -v"],
-                "more_options": ["-q"],
-            },
-        }
-    )
-    source, rebuild = MockBuilder().rpm_commands(RPM, project, Places(Path("/b"), "x86_64"))
-    assert source == SRPM
-    assert rebuild == Command(
-        (
-            *(
-                "mock",
-                "-r",
-                "rocky-9-x86_64",
-                "--offline",
-                "--resultdir",
-                "/b/RPMS",
-                "--isolation=simple",
-                "-v",
-                "-q",
-            ),
-            *("--rebuild", "SRPMS/kmod-e1000e-6.1.90-1.k6.1.0_56_amd64.el9.src.rpm"),
-        ),
-        cwd=Path("/b"),
-    )
-
-
-def test_mock_without_settings() -> None:
-    _, rebuild = MockBuilder().rpm_commands(RPM, make_project(), Places(Path("/b"), "x86_64"))
-    assert rebuild.argv[:4] == ("mock", "--resultdir", "/b/RPMS", "--rebuild")
-    open_quote = Project.model_validate({**make_project().model_dump(), "mock": {"options": ["'x"]}})
-    with pytest.raises(UsageError, match="quotation mark"):
-        MockBuilder().rpm_commands(RPM, open_quote, Places(Path("/b"), "x86_64"))
-    with pytest.raises(UsageError, match="RPMs only"):
-        MockBuilder().deb_commands(DEB, make_project(), Places(Path("/b"), "x86_64"))
-
-
 def test_tools() -> None:
     assert "rpmbuild" in LocalBuilder().tools("rpm") and "dh" in LocalBuilder().tools("deb")
-    assert MockBuilder().tools("rpm") == ("rpmbuild", "xz", "mock")

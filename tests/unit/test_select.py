@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pkgkmod.errors import KernelError
-from pkgkmod.kernels.select import in_order, select_kernels
+from pkgkmod.kernels.select import in_order, select_kernels, with_named
 from pkgkmod.model.fields import KERNEL_CHOICE, KernelChoice
 from pkgkmod.model.kernel import Kernel, KernelRelease
 
@@ -131,3 +132,28 @@ def test_what_the_project_file_refuses(text):
 def test_the_grammar_names_its_parts():
     found = KERNEL_CHOICE.fullmatch("newest 3 per series of 6.*-amd64")
     assert found and found.groupdict() == {"number": "3", "group": "series", "pattern": "6.*-amd64"}
+
+
+@pytest.mark.parametrize(
+    ("text", "arch"),
+    [
+        ("5.14.0-503.11.1.el9_5.x86_64", "x86_64"),
+        ("5.14.0-503.11.1.el9_5.aarch64+64k", "aarch64"),
+        ("6.1.0-66-arm64", "aarch64"),
+        ("6.12.117+deb12-cloud-amd64", "x86_64"),
+        ("6.4.0-150600.23.50-default", os.uname().machine),
+        ("6.8.0-101-generic", os.uname().machine),
+    ],
+)
+def test_a_release_that_nobody_has_is_taken_at_its_word(text: str, arch: str):
+    known = kernels("6.1.0-9-amd64")
+    (found,) = (one for one in with_named([text, "6.1.0-9-amd64", text], known) if one not in known)
+    assert (found.uname_r, found.arch) == (text, arch)
+
+
+@pytest.mark.parametrize(
+    "text", ["newest", "all", "6.1*", "6.1.0-?-amd64", "!6.1.0-7-amd64", "6.1", "6.1.0", "6.1.0..1-x", "linux-6.1"]
+)
+def test_what_is_no_release_means_what_there_is(text: str):
+    known = kernels("6.1.0-9-amd64")
+    assert with_named([text], known) == known

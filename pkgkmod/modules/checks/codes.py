@@ -12,6 +12,7 @@ GROUPS = {
     50: "What the build left in it",
     60: "Signature and compression",
     70: "The kernel that it is for",
+    80: "What a farm made",
 }
 """Headings, by the number of the first code."""
 
@@ -248,6 +249,17 @@ CODES: dict[str, Meaning] = {
         "The kernel has the driver built in",
         "modprobe takes the module for loaded and does nothing, and an insmod of it fails where both register the same "
         "names.",
+    ),
+    # --- what a farm made
+    "KMOD080": Meaning(
+        "error",
+        "A farm has made no modules for a kernel that they were asked for",
+        "It has built against another kernel, or not on all the machines that were meant.",
+    ),
+    "KMOD081": Meaning(
+        "error",
+        "A package of a farm is not of the source package that it was given",
+        "Its name or version is another one, so that it may be of older sources. A farm may change the release.",
     ),
 }
 
