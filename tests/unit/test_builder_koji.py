@@ -107,7 +107,7 @@ def test_a_target_for_each_of_the_projects_targets():
         checked({"target": "a b"})
 
 
-def test_many_builds_are_asked_about_in_two_requests():
+def test_many_builds_are_asked_about_in_few_requests():
     hub = kojihub.Hub(log={"x86_64": "error"})
     session, calls = session_of(hub, {"target": "f43"})
     hub.tasks = {number: kojihub.Task(number, "build", ["x.src.rpm", "f43", {}]) for number in range(100, 130)}
@@ -115,11 +115,20 @@ def test_many_builds_are_asked_about_in_two_requests():
     session.builds(tickets)
     before = calls.requests
     *found, unknown = session.builds(tickets)
-    assert calls.requests - before == 2  # how they stand, and why those that failed did
+    assert calls.requests - before == 3  # how they stand, what their parts are, and why those that failed did
     assert isinstance(unknown, FarmError) and "knows no task 999" in unknown.brief
     assert {(one[0].title, one[0].state) for one in found} == {("x86_64", "failed")}
     assert all("error building package" in one[0].reason for one in found)
     assert found[0][0].url == "https://hub/koji/taskinfo?taskID=130"
+
+
+def test_builds_that_wait_cost_one_request_and_one_call_each():
+    hub = kojihub.Hub(moves=False)
+    session, calls = session_of(hub, {"target": "f43"})
+    hub.tasks = {number: kojihub.Task(number, "build", ["x.src.rpm", "f43", {}]) for number in range(30)}
+    found = session.builds([{"task": number} for number in range(30)])
+    assert [[(one.id, one.state) for one in ones] for ones in found] == [[(str(n), "waiting")] for n in range(30)]
+    assert calls.requests == 1 and hub.calls.count("getTaskInfo") == 30 and "getTaskChildren" not in hub.calls
 
 
 def test_a_build_that_the_hub_has_forgotten_has_no_log(tmp_path):

@@ -108,8 +108,14 @@ class KojiSession:
         tasks = [int(ticket["task"]) for ticket in tickets]
         with self._hub.explained():
             with self._hub.together() as calls:
-                asked = [(task, calls.getTaskInfo(task), calls.getTaskChildren(task)) for task in tasks]
-            parts = [self._parts(task, top.result, children.result) for task, top, children in asked]
+                asked = [calls.getTaskInfo(task) for task in tasks]
+            tops = [call.result for call in asked]
+            # Most of hundreds wait, and have no children yet.
+            begun = [task for task, top in zip(tasks, tops, strict=True) if top and self._state(top) != "waiting"]
+            with self._hub.together() as calls:
+                found = {task: calls.getTaskChildren(task) for task in begun}
+            children = {task: call.result for task, call in found.items()}
+            parts = [self._parts(top, children.get(task, ())) for task, top in zip(tasks, tops, strict=True)]
             failed = {int(part.task["id"]) for one in parts for part in one if part.state == "failed"}
             with self._hub.together() as calls:
                 results = {task: calls.getTaskResult(task) for task in sorted(failed)}
@@ -120,16 +126,14 @@ class KojiSession:
             for task, one in zip(tasks, parts, strict=True)
         ]
 
-    def _parts(
-        self, task: int, top: Mapping[str, Any] | None, children: Sequence[Mapping[str, Any]] | None
-    ) -> list[_Part]:
+    def _parts(self, top: Mapping[str, Any] | None, children: Sequence[Mapping[str, Any]]) -> list[_Part]:
         """Return the tasks that stand for a build; nothing if the hub does not know it."""
         if not top:
             return []
         state = self._state(top)
         found = [
             _Part(child, str(child.get("label") or child.get("arch") or child["id"]), self._state(child))
-            for child in children or []
+            for child in children
             if child.get("method") == "buildArch"
         ]
         if state not in ("succeeded", "failed", "cancelled"):
@@ -141,7 +145,7 @@ class KojiSession:
         failed = [part for part in found if part.state == "failed"]
         failed += [
             _Part(child, "source package", "failed")
-            for child in children or []
+            for child in children
             if child.get("method") == _SRPM and self._state(child) == "failed"
         ]
         return failed or [_Part(top, "build", state)]
