@@ -22,7 +22,7 @@ from pkgkmod.errors import ExitCode
 from tests.fixtures import standinmock
 from tests.fixtures.aptrepo import key
 from tests.fixtures.families import ask, family, query
-from tests.fixtures.machine import CHECKOUT, HELLO, Driver, Finished, commit, hello, lacking, need
+from tests.fixtures.machine import CHECKOUT, HELLO, Driver, Finished, commit, hello, need, unpacked_debs
 from tests.fixtures.rpmrepo import EL, build_rpm, publish, sign
 
 TOOLS = (
@@ -97,8 +97,7 @@ options = ["--configdir={self.folder / "etc"}", "--isolation=simple"]
 def house() -> Iterator[Farmhouse]:
     """Give a machine with a mock, in a folder that its user may enter."""
     need("dnf", "createrepo_c", "rpmbuild", "bwrap", "unshare")
-    if subprocess.run(["dnf", "builddep", "--help"], capture_output=True).returncode:
-        lacking("dnf has no builddep: dnf-plugins-core is not installed")
+    plugins = unpacked_debs("dnf-plugins-unpacked", ["dnf-plugins-core"])
     folder = Path(tempfile.mkdtemp(prefix="pkgkmod-test-", dir="/var/tmp"))
     try:
         folder.chmod(0o755)
@@ -107,6 +106,7 @@ def house() -> Iterator[Farmhouse]:
         (folder / "roots").chmod(0o777)
         shutil.copyfile(standinmock.__file__, folder / "bin/mock")
         (folder / "bin/mock").chmod(0o755)
+        shutil.copytree(plugins / "usr/lib/python3/dist-packages", folder / "bin/dnf")
         base = publish(folder / "base", build_rpm(folder / "made", "tools", "1-1", provides=TOOLS))
         template = TEMPLATE.format(basedir=folder / "roots", baseurl=base)
         (folder / "etc/templates/rocky-9.tpl").write_text(template)
