@@ -209,7 +209,7 @@ def _parse(file: BinaryIO, path: str) -> Module:
 
 def read_symvers(path: str) -> Dict[str, Export]:
     """Read a Module.symvers, also compressed, as a table by symbol; raise ModuleError."""
-    return {name.decode("utf-8", "replace"): _export(words, path) for name, words in _symvers_lines(path)}
+    return {words[1].decode("utf-8", "replace"): _export(words, path, line) for line, words in _symvers_lines(path)}
 
 
 def read_exports(path: str, names: Iterable[str]) -> Tuple[Dict[str, Export], FrozenSet[str]]:
@@ -220,15 +220,15 @@ def read_exports(path: str, names: Iterable[str]) -> Tuple[Dict[str, Export], Fr
     wanted = {name.encode("utf-8", "surrogateescape") for name in names}
     found = {}
     modules = set()
-    for name, words in _symvers_lines(path):
+    for line, words in _symvers_lines(path):
         modules.add(words[2])
-        if name in wanted:
-            found[name.decode("utf-8", "replace")] = _export(words, path)
+        if words[1] in wanted:
+            found[words[1].decode("utf-8", "replace")] = _export(words, path, line)
     return found, frozenset(module.decode("utf-8", "replace") for module in modules)
 
 
-def _symvers_lines(path: str) -> Iterator[Tuple[bytes, List[bytes]]]:
-    """Yield symbols with the columns of their lines: CRC, symbol, module, and the rest in one."""
+def _symvers_lines(path: str) -> Iterator[Tuple[int, List[bytes]]]:
+    """Yield the numbers of lines with their columns: CRC, symbol, module, and the rest in one."""
     with _opened(path, _TABLE_LIMIT) as file:
         content = file.read()
     lines = unpacked(content, path, _TABLE_LIMIT).rstrip(b"\n").split(b"\n", _EXPORTS_LIMIT)
@@ -237,17 +237,20 @@ def _symvers_lines(path: str) -> Iterator[Tuple[bytes, List[bytes]]]:
     for number, line in enumerate(lines if lines != [b""] else (), 1):
         words = line.split(b"\t", 3)
         if len(words) < 4:
-            raise ModuleError(path, f"line {number} is not one of a Module.symvers")
-        yield words[1], words
+            raise _no_export(path, number)
+        yield number, words
 
 
-def _export(words: Sequence[bytes], path: str) -> Export:
+def _export(words: Sequence[bytes], path: str, line: int) -> Export:
     try:
         kind, _, namespace = words[3].decode("utf-8", "replace").partition("\t")
         return Export(int(words[0], 16), words[2].decode("utf-8", "replace"), kind, namespace.partition("\t")[0])
     except ValueError:
-        line = b"\t".join(words).decode("utf-8", "replace")
-        raise ModuleError(path, f"'{shown(line)}' is not a line of a Module.symvers") from None
+        raise _no_export(path, line) from None
+
+
+def _no_export(path: str, line: int) -> ModuleError:
+    return ModuleError(path, f"line {line} is not one of a Module.symvers")
 
 
 def read_stable_list(path: str) -> Set[str]:
