@@ -218,6 +218,9 @@ class Builder(Protocol):
 class RootBuilder(Builder, Protocol):
     """A builder that needs more than its commands: a root of the distribution, and a folder that others may enter."""
 
+    def ingredients(self, unit: JobUnit) -> Mapping[str, object]:
+        """Return what shapes packages besides recipe, programs and `[plugin.NAME]`, as JSON-able values."""
+
     def at_work(self, unit: JobUnit, progress: Progress) -> AbstractContextManager[Path]:
         """Fetch and make what the commands need; give the folder to build in, and remove it afterwards."""
 

@@ -20,7 +20,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,6 +78,10 @@ class SbuildBuilder:
     def tools(self, format: PackageFormat) -> tuple[str, ...]:
         """Return the programs it needs."""
         return ("sbuild", "mmdebstrap", "newuidmap", "dpkg-source", "tar", "xz", "zstd")
+
+    def ingredients(self, unit: JobUnit) -> Mapping[str, object]:
+        """All its settings are in its own table."""
+        return {}
 
     @contextmanager
     def at_work(self, unit: JobUnit, progress: Progress) -> Iterator[Path]:

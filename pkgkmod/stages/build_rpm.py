@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pkgkmod.builders.mock import configuration_stamp
 from pkgkmod.model.artifacts import Package, PackageSet, Recipe
 from pkgkmod.model.project import Project
 from pkgkmod.packages.finished import describe_rpm
@@ -77,7 +76,6 @@ class BuildRpm:
             **packaging_ingredients(unit, "rpm"),
             "srpm only": unit.project.rpm.srpm_only,
             **_finishing(unit),
-            "mock": configuration_stamp(unit) if unit.project.rpm.builder == "mock" else None,
         }
 
     def run(self, work: Work[Any]) -> PackageSet:

@@ -113,6 +113,8 @@ def packaging_ingredients(unit: JobUnit, format: PackageFormat) -> Mapping[str, 
     }
     if settings := unit.project.plugin.get(builder.name):
         found["settings"] = settings
+    if isinstance(builder, RootBuilder):
+        found["root"] = builder.ingredients(unit)
     if compiles(unit):
         found["kernel trees"] = [kernel.identity for kernel in unit.job.kernels]
     if compiles(unit) and unit.project.requires:

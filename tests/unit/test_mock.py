@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from jinja2.sandbox import SandboxedEnvironment
 
-from pkgkmod.builders.mock import MockBuilder, configuration_stamp
+from pkgkmod.builders.mock import MockBuilder
 from pkgkmod.builders.mock import config as mockconfig
 from pkgkmod.builders.mock.config import config_text, find_config, who_builds
 from pkgkmod.builders.mock.kernels import kernel_packages
@@ -250,7 +250,7 @@ def test_root_needs_no_user_for_a_source_package_alone(monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     whole = make_project(rpm={"builder": "mock", "srpm_only": True})
     unit = JobUnit(whole, Path("/nonexistent"), make_job("el9", (EL,), whole))
-    assert "file" not in configuration_stamp(unit)
+    assert "file" not in MockBuilder().ingredients(unit)
     with MockBuilder().at_work(unit, Progress()) as folder:
         assert folder.is_dir() and not (folder.parent / "mock.cfg").exists()
     assert not folder.exists()
@@ -262,9 +262,9 @@ def test_the_configuration_is_an_ingredient(tmp_path: Path, monkeypatch: pytest.
     whole = project(config="here.cfg", offline=True)
     unit = JobUnit(whole, tmp_path, make_job("el9", (EL,), whole))
     (tmp_path / "here.cfg").write_text("one")
-    one = configuration_stamp(unit)
+    one = MockBuilder().ingredients(unit)
     (tmp_path / "here.cfg").write_text("two")
-    assert configuration_stamp(unit) != one and "offline" not in one
+    assert MockBuilder().ingredients(unit) != one and "offline" not in one
 
 
 def test_packages_of_kernels() -> None:

@@ -47,6 +47,15 @@ class MockBuilder:
         """Return the programs it needs."""
         return ("rpmbuild", "xz", "mock")
 
+    def ingredients(self, unit: JobUnit) -> Mapping[str, object]:
+        """Return what is asked of mock; raise ConfigError if its configuration is not there."""
+        settings = unit.project.mock
+        asked: dict[str, object] = settings.model_dump(exclude={"offline", "user"})
+        if not unit.project.rpm.srpm_only:
+            file = find_config(settings, unit.job.target.id, unit.base, who_builds(settings))
+            asked |= {"file": hashlib.sha256(file.read_bytes()).hexdigest(), "keys": sorted(_keys(unit))}
+        return asked
+
     @contextmanager
     def at_work(self, unit: JobUnit, progress: Progress) -> Iterator[Path]:
         """Give a folder to build in, beside mock's configuration; the kernels' packages are put into a repository.
@@ -113,16 +122,6 @@ class MockBuilder:
     def complaint(self, lines: Sequence[str], returncode: int = 1) -> PkgkmodError | None:
         """Return the error that stands for what mock and its logs say."""
         return explain(lines, returncode)
-
-
-def configuration_stamp(unit: JobUnit) -> Mapping[str, object]:
-    """Return, for fingerprints, what is asked of mock; raise ConfigError if its configuration is not there."""
-    settings = unit.project.mock
-    asked: dict[str, object] = settings.model_dump(exclude={"offline", "user"})
-    if not unit.project.rpm.srpm_only:
-        file = find_config(settings, unit.job.target.id, unit.base, who_builds(settings))
-        asked |= {"file": hashlib.sha256(file.read_bytes()).hexdigest(), "keys": sorted(_keys(unit))}
-    return asked
 
 
 def _config(unit: JobUnit, include: Path, progress: Progress) -> str:
