@@ -196,8 +196,12 @@ class FarmError(PkgkmodError):
 
     exit_code = ExitCode.FARM
 
-    passing = False
-    """Whether trying again later may help."""
+    def __init__(
+        self, brief: str, *, details: str = "", hint: str = "", log: Path | None = None, passing: bool = False
+    ) -> None:
+        super().__init__(brief, details=details, hint=hint, log=log)
+        self.passing = passing
+        """Whether trying again later may help."""
 
 
 class TimeLimitError(PkgkmodError):

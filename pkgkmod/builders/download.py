@@ -34,6 +34,4 @@ def save(url: str, destination: Path, size: int | None = None, context: ssl.SSLC
                 raise FarmError(f"{destination.name} is larger than the farm says", details=url)
             stream.write(content)
     if expected.isdecimal() and destination.stat().st_size != int(expected):
-        failure = FarmError(f"{destination.name} did not arrive whole", details=url, hint="fetch it again")
-        failure.passing = True
-        raise failure
+        raise FarmError(f"{destination.name} did not arrive whole", details=url, hint="fetch it again", passing=True)

@@ -112,9 +112,7 @@ def _status(error: Any) -> int | None:
 
 
 def _outage(error: BaseException) -> FarmError:
-    failure = FarmError("Copr does not answer", details=line(error), hint="the same command goes on later")
-    failure.passing = True
-    return failure
+    return FarmError("Copr does not answer", details=line(error), hint="the same command goes on later", passing=True)
 
 
 def line(error: BaseException) -> str:

@@ -172,9 +172,7 @@ def explained(koji: Any, name: str) -> Iterator[None]:
 
 
 def _outage(error: BaseException) -> FarmError:
-    failure = FarmError("the Koji hub does not answer", details=line(error), hint=_GOES_ON)
-    failure.passing = True
-    return failure
+    return FarmError("the Koji hub does not answer", details=line(error), hint=_GOES_ON, passing=True)
 
 
 def line(error: BaseException) -> str:

@@ -143,9 +143,9 @@ def _explained() -> Iterator[None]:
         # urllib3 puts the reason behind what was tried how often.
         reason = getattr(error, "reason", None)
         details = _line(reason if isinstance(reason, Exception) else error)
-        failure = FarmError("OBS does not answer", details=details, hint="the same command goes on later")
-        failure.passing = True
-        raise failure from None
+        raise FarmError(
+            "OBS does not answer", details=details, hint="the same command goes on later", passing=True
+        ) from None
 
 
 def _refusal(error: urllib.error.HTTPError) -> FarmError:
@@ -158,9 +158,7 @@ def _refusal(error: urllib.error.HTTPError) -> FarmError:
     if error.code == 403:
         return FarmError("OBS does not let you do that", details=details, hint="`osc maintainer` shows who may")
     if error.code in _PASSING:
-        failure = FarmError("OBS is not well", details=details, hint="the same command goes on later")
-        failure.passing = True
-        return failure
+        return FarmError("OBS is not well", details=details, hint="the same command goes on later", passing=True)
     return FarmError("OBS refuses what it is asked", details=details)
 
 

@@ -231,9 +231,9 @@ class ObsSession:
             return places
         if not places:
             # The source server answers like this as long as the other one, which builds, is away.
-            failure = FarmError("OBS does not say how the builds stand", hint="the same command goes on later")
-            failure.passing = True
-            return failure
+            return FarmError(
+                "OBS does not say how the builds stand", hint="the same command goes on later", passing=True
+            )
         found = [(one, self._build(one, ticket, jobs.get((one.place, package)))) for one in places]
         meant = [build for _, build in found if build is not None]
         if meant:
