@@ -95,6 +95,7 @@ def _rpmbuild(what: str, recipe: Recipe, places: Places, defines: dict[str, str]
     defines = {
         **defines,
         "_smp_mflags": f"-j{jobs}",
+        "_smp_build_ncpus": str(jobs),  # rpm would start a shell for each script, to find out
         # Debian's rpm would look for a database in the home folder.
         "_dbpath": "%{_topdir}/db",
         "_tmppath": "%{_topdir}/tmp",
@@ -108,5 +109,6 @@ def _rpmbuild(what: str, recipe: Recipe, places: Places, defines: dict[str, str]
     return Command(
         ("rpmbuild", what, "--nodeps", "--noclean", "--target", arch, *options, f"SPECS/{recipe.spec}"),
         cwd=places.folder,
-        env={"SOURCE_DATE_EPOCH": str(recipe.source_date_epoch)},
+        # rpm packs with OpenMP, whose threads that have nothing to pack would spin until the others are done.
+        env={"SOURCE_DATE_EPOCH": str(recipe.source_date_epoch), "OMP_WAIT_POLICY": "passive"},
     )

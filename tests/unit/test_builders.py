@@ -29,6 +29,7 @@ DEB = Recipe(
     source_date_epoch=1_700_000_000,
 )
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
+RPMBUILD = {**EPOCH, "OMP_WAIT_POLICY": "passive"}
 
 
 def defined(*definitions: str) -> tuple[str, ...]:
@@ -45,12 +46,12 @@ REPRODUCIBLE = defined(
 SRPM = Command(
     (
         *("rpmbuild", "-bs", "--nodeps", "--noclean", "--target", "x86_64"),
-        *defined("_topdir .", "_srcdefattr (-,root,root)", "_smp_mflags -j1"),
+        *defined("_topdir .", "_srcdefattr (-,root,root)", "_smp_mflags -j1", "_smp_build_ncpus 1"),
         *REPRODUCIBLE,
         "SPECS/kmod-e1000e.spec",
     ),
     cwd=Path("/b"),
-    env=EPOCH,
+    env=RPMBUILD,
 )
 
 
@@ -59,12 +60,13 @@ def test_local_rpm() -> None:
     binary = Command(
         (
             *("rpmbuild", "-bb", "--nodeps", "--noclean", "--target", "x86_64"),
-            *defined("_topdir /b", "kernel_trees /b/kernel-trees", "kmod_prebuilt /done", "_smp_mflags -j4"),
+            *defined("_topdir /b", "kernel_trees /b/kernel-trees", "kmod_prebuilt /done"),
+            *defined("_smp_mflags -j4", "_smp_build_ncpus 4"),
             *REPRODUCIBLE,
             "SPECS/kmod-e1000e.spec",
         ),
         cwd=Path("/b"),
-        env=EPOCH,
+        env=RPMBUILD,
     )
     assert LocalBuilder().rpm_commands(RPM, make_project(), places) == (SRPM, binary)
 
