@@ -111,6 +111,8 @@ class _Execution:
         """Steps that wait for nothing, and were not looked at yet; a heap, in the order of the plan."""
         self.ready: dict[Key, Decision] = {}
         self.under_way: set[Key] = set()
+        self.begun: set[str] = set()
+        """The series of kernels of which one was started."""
         self.ended: SimpleQueue[tuple[Decision, Result | BaseException]] = SimpleQueue()
         self.budget = JobServer(sensible_jobs(selection.project.build.jobs))
         # Programs take a job each. One more worker makes ready and puts away what others compile meanwhile.
@@ -142,8 +144,7 @@ class _Execution:
             if self.under_way and (not self.ready or len(self.under_way) >= self.most or is_memory_short()):
                 self._take_in(block=True)
             else:
-                # Of what is alike, the newest kernel comes first: it has the most headers, and types for BTF.
-                self._start(max(self.ready, key=lambda key: (self.urgency[key], self.place[key])))
+                self._start(max(self.ready, key=self._rank))
             while self._take_in(block=False):
                 pass
         # In the order of the plan, whatever was quicker.
@@ -184,9 +185,20 @@ class _Execution:
         else:
             self._succeed(decision, result)
 
+    def _rank(self, key: Key) -> tuple[bool, float, int]:
+        """Return a step's rank among those that are ready; the highest is the next.
+
+        A kernel of each series comes first: kbuild asks the compiler much the same for all of a series, and two that
+        begin together would both wait for each answer. Of what is alike, the newest kernel comes first: it has the
+        most headers, and types for BTF.
+        """
+        series = _series(self.steps[key])
+        return bool(series) and series not in self.begun, self.urgency[key], self.place[key]
+
     def _start(self, key: Key) -> None:
         decision = self.ready.pop(key)
         self.under_way.add(key)
+        self.begun.add(_series(decision.step))
         self.progress.cell(decision.step.cell, "running")
         # The results of steps that are under way are not needed by it, so a copy of the inputs is all it sees.
         inputs: dict[str, tuple[Result, ...]] = {}
@@ -244,6 +256,11 @@ class _Execution:
         self.progress.cell(step.cell, outcome)
         if outcome in ("skipped", "reused"):
             self.progress.event(outcome, stage=key[0], target=key[1], kernel=key[2])
+
+
+def _series(step: Step) -> str:
+    """Return the series of the kernel that a step is for; nothing if it is for several or none."""
+    return step.unit.kernel.release.series if isinstance(step.unit, KernelUnit) else ""
 
 
 def _save_excluded(workspace: Workspace, release: str, why: str) -> None:

@@ -261,6 +261,18 @@ def test_what_takes_longest_goes_first(house):
     assert quick.seconds < 50
 
 
+def test_a_kernel_of_each_series_goes_first_and_then_the_newest(house, tmp_path):
+    releases = ("6.1.0-55-amd64", "6.1.0-56-amd64", "6.12.115-amd64", "6.12.117-amd64", "6.12.117-rt-amd64")
+    kernels = tuple(Kernel(KernelRelease(one), "x86_64", tmp_path, "test", one, None) for one in releases)
+    project = house.selection.project.model_copy(update={"build": Build(reuse=False, jobs=1)})
+    job = Job(project, project.target[1], SimpleNamespace(grouping="all"), kernels)
+    house.selection = replace(house.selection, project=project, jobs=(job,))
+    run(house)
+    newest, second = "6.12.117-rt-amd64", "6.1.0-56-amd64"
+    rest = ["6.12.117-amd64", "6.12.115-amd64", "6.1.0-55-amd64"]
+    assert house.stages["modules"].runs == [newest, second, *rest]
+
+
 def test_fail_fast_starts_nothing_more(house):
     house.stages["modules"].broken = set(KERNELS)
     house.selection = replace(
