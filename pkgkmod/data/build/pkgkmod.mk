@@ -96,6 +96,10 @@ endef
 # Where the tree has a vmlinux, kbuild gives modules type information (BTF).
 pahole = $(and $(wildcard $(KERNEL_TREE)/vmlinux),$(shell command -v pahole))
 
+# For profiles that only a kernel with CONFIG_GCOV_KERNEL takes, kbuild asks the compiler for 0.1 s, whatever the kernel.
+kernel_options = $(file < $(KERNEL_TREE)/include/config/auto.conf)
+unasked = $(if $(kernel_options),$(if $(findstring CONFIG_GCOV_KERNEL=y,$(kernel_options)),,CFLAGS_GCOV=))
+
 # kbuild reads the options from the kernel's .config; variables on the command line win over it, and
 # the header does the same for the compiler (it comes after the kernel's own autoconf.h).
 settings = \
@@ -103,7 +107,7 @@ settings = \
 	KCPPFLAGS="-include $(work)/pkgkmod-kconfig.h $(addprefix -I$(work)/,$(INCLUDE_FOLDERS)) $(answers_flag) $(behind)" \
 	KCFLAGS="$(flags) $(EXTRA_CFLAGS)" KAFLAGS="$(flags)" \
 	$(if $(symbols),KBUILD_EXTRA_SYMBOLS="$(symbols)") \
-	$(OPTIONS)
+	$(unasked) $(OPTIONS)
 kbuild = $(MAKE) -C $(KERNEL_TREE) M=$(work) $(settings) modules
 symvers = sed 's|$(work)/||' $(work)/Module.symvers
 
