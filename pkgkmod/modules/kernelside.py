@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pkgkmod.errors import KernelError
@@ -56,8 +57,19 @@ def kernel_side(kernel: Kernel, symbols: Iterable[str] | None = None) -> KernelS
         if symbols is None:
             exports = kmod_deps.read_symvers(file)
         else:
-            exports, modules = kmod_deps.read_exports(file, symbols)
+            exports, modules = _read_exports(file, _stamp(file), frozenset(symbols))
     return KernelSide(kernel.uname_r, kernel.arch, exports, read_options(kernel.place), modules)
+
+
+@lru_cache(maxsize=16)  # packages of several formats are for the same kernels; ten kernels' take 4 MB
+def _read_exports(file: str, stamp: object, symbols: frozenset[str]) -> tuple[Mapping[str, Export], frozenset[str]]:
+    del stamp  # of the file: another content is another question
+    return kmod_deps.read_exports(file, symbols)
+
+
+def _stamp(file: str) -> tuple[int, ...]:
+    status = Path(file).stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_exports(tree: Path, uname_r: str) -> Mapping[str, Export]:
@@ -80,5 +92,5 @@ def _symvers(tree: Path, uname_r: str) -> str:
 def _explained(uname_r: str) -> Iterator[None]:
     try:
         yield
-    except kmod_deps.ModuleError as error:
+    except (kmod_deps.ModuleError, OSError) as error:
         raise KernelError(f"what {uname_r} exports is not known: {error}") from None

@@ -76,6 +76,8 @@ def _lines(file: Path) -> list[str]:
 def _patterns(lines: Iterable[str]) -> Iterator[str]:
     """Yield the aliases that are names, not devices: `alias crypto-crc32c crc32c_generic`."""
     for line in lines:
+        if ":" in line:  # most are devices, and no module's name has one
+            continue
         words = line.split()
-        if len(words) == 3 and ":" not in words[1]:
+        if len(words) == 3:
             yield words[1].replace("-", "_")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,8 +55,12 @@ def check_packages(
     instead = settings.kernel
     wanted = {instead} if instead else {module.kernel for module in opened.modules if module.kernel}
     here = kernels(sorted(wanted))
-    modules = [*(one.module for one in opened.modules), *itertools.chain(*settings.providers.values())]
-    sides = dict(_sides(here, settings.extra, asked_of_kernels(modules)))
+    sides = {}
+    for kernel in here:
+        modules = [one.module for one in opened.modules if instead or one.kernel == kernel.uname_r]
+        asked = asked_of_kernels([*modules, *settings.providers.get(kernel.uname_r, ())])
+        if side := _side(kernel, settings.extra, asked):
+            sides[kernel.uname_r] = side
     names = [module.name for module in opened.modules]
     known = Kernels(
         sides,
@@ -69,17 +72,14 @@ def check_packages(
     return check_modules(opened.modules, opened.broken, known, beside, ignore=settings.ignore, target=settings.target)
 
 
-def _sides(
-    kernels: Iterable[Kernel], extra: Mapping[str, Mapping[str, Export]], symbols: frozenset[str]
-) -> Iterator[tuple[str, KernelSide]]:
-    """Yield what kernels have for modules; those whose trees do not say are left out."""
-    for kernel in kernels:
-        try:
-            side = kernel_side(kernel, symbols)
-        except KernelError:
-            continue
-        more = extra.get(kernel.uname_r, {})
-        yield kernel.uname_r, replace(side, exports={**more, **side.exports}) if more else side
+def _side(kernel: Kernel, extra: Mapping[str, Mapping[str, Export]], symbols: frozenset[str]) -> KernelSide | None:
+    """Return what a kernel has for modules; None if its tree does not say."""
+    try:
+        side = kernel_side(kernel, symbols)
+    except KernelError:
+        return None
+    more = extra.get(kernel.uname_r, {})
+    return replace(side, exports={**more, **side.exports}) if more else side
 
 
 def tell(findings: Sequence[Finding], progress: Progress) -> None:
