@@ -2,16 +2,15 @@
 """What kernel modules need and provide, in the words of each family of RPM distributions.
 
 This one file is two things. pkgkmod imports it to read modules; and it lies in every source archive as
-`pkgkmod-deps`, which rpmbuild runs as a dependency generator where the distribution has none of its own. There it is
-alone: no pkgkmod, no library but Python's own, down to Python 3.6 (EL 8, SLE 15). That is why it reads ELF itself,
-starts zstd itself, and keeps to old spellings.
+`pkgkmod-deps`, which says what packages depend on where the distribution has no generators of its own for that. There
+it is alone: no pkgkmod, no library but Python's own, down to Python 3.6 (EL 8, SLE 15). That is why it reads ELF
+itself, starts zstd itself, and keeps to old spellings.
 """
 
 # Python 3.6 knows no other spelling.
 # ruff: noqa: UP006, UP035, UP045, B905
 
 import argparse
-import hashlib
 import io
 import os
 import re
@@ -79,7 +78,7 @@ STYLES = {
     ),
 }
 
-_NEED_STYLE = ("requires", "provides", "supplements")
+_NEED_STYLE = ("requires", "provides", "supplements", "rpm")
 
 _MIB = 1024 * 1024
 _FILE_LIMIT = 2048 * _MIB  # a module with its debug information, of which little is read
@@ -271,16 +270,20 @@ def shown(text: str) -> str:
 
 
 def requires(
-    modules: Sequence[Module], style: Style, symvers: Sequence[str] = (), flavour: Optional[str] = None
+    modules: Sequence[Module],
+    style: Style,
+    symvers: Sequence[str] = (),
+    flavour: Optional[str] = None,
+    tables: Optional[Dict[str, Dict[str, Export]]] = None,
 ) -> List[str]:
     """Return what the modules need; `symvers` are files that say what kernels export.
 
     Of several such files, those of a module's own kernel count, if they have its release in their path. Without any,
-    every symbol counts as the kernel's.
+    every symbol counts as the kernel's. `tables` are what was read of the files before, with all symbols that matter.
     """
     own = {item for module in modules for item in module.exports.items()}
-    wanted = {symbol for module in modules for symbol in module.versions or ()}
-    tables: Dict[str, Dict[str, Export]] = {}
+    wanted = _versioned(modules)
+    tables = {} if tables is None else tables
     found = set()
     for module in modules:
         place = _INSTALLED_MODULE.search(module.path)
@@ -303,6 +306,10 @@ def requires(
             words = style.kernel_symbol if kernels else style.other_symbol
             found.add(words.format(symbol=_symbol(symbol, module), crc=crc, flavour=_flavour(module, flavour)))
     return sorted(found)
+
+
+def _versioned(modules: Iterable[Module]) -> Set[str]:
+    return {symbol for module in modules for symbol in module.versions or ()}
 
 
 def provides(
@@ -670,9 +677,6 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ModuleError, OSError) as error:
         sys.stderr.write(f"pkgkmod-deps: {error}\n")
-        if options.what in _NEED_STYLE:
-            # rpmbuild overlooks that a generator failed (4.18, 4.20 and 6.1 do), but not a dependency of this look.
-            sys.stdout.write("!the-modules-cannot-be-read\n")
         return 1
     return 0
 
@@ -685,6 +689,9 @@ def _answer(options: argparse.Namespace, names: Sequence[str]) -> List[str]:
     if options.what == "debian":
         _describe_debs([name for name in names if _MODULE_FILE.search(name)])
         return []
+    if options.what == "rpm":
+        _answer_rpm(options, names)
+        return []
     modules = [read_module(name) for name in names if _INSTALLED_MODULE.search(name)]
     style = STYLES[options.style]
     if options.what == "requires":
@@ -694,12 +701,39 @@ def _answer(options: argparse.Namespace, names: Sequence[str]) -> List[str]:
     return supplements(modules, style, options.flavour)
 
 
+def _answer_rpm(options: argparse.Namespace, names: Sequence[str]) -> None:
+    """Write what rpm will ask of each file: to FOLDER/requires, FOLDER/provides and FOLDER/supplements, by its path.
+
+    rpm asks for each file alone, and a start of Python takes longer than reading modules does.
+    """
+    style, symvers, flavour = STYLES[options.style], options.symvers, options.flavour
+    modules = {name: read_module(name) for name in names if _INSTALLED_MODULE.search(name)}
+    wanted = _versioned(modules.values())
+    tables = {path: read_exports(path, wanted)[0] for path in symvers if style.kernel_symbol and wanted}
+    for name in names:
+        one = [modules[name]] if name in modules else []
+        if not one and not _FIRMWARE.search(name):
+            continue
+        answers = {
+            "requires": requires(one, style, symvers, flavour, tables),
+            "provides": provides(one, style, [name], flavour),
+            "supplements": supplements(one, style, flavour),
+        }
+        for question, lines in answers.items():
+            path = os.path.join(options.folder, question, name.lstrip("/"))
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.writelines(line + "\n" for line in lines)
+
+
 def _describe_debs(names: Sequence[str]) -> None:
     """Write what the control fields of Debian packages need, of modules in debian/PACKAGE/...: symbols and hardware.
 
     The symbols go to debian/PACKAGE/usr/share/doc/PACKAGE/kernel-symbols, and their digest, as the hardware does, to
     debian/PACKAGE.substvars. All packages at once: a start of Python takes longer than reading modules does.
     """
+    import hashlib  # for this only: rpmbuild starts the program for each file
+
     packages: Dict[str, List[Module]] = {}
     for name in names:
         place = _IN_DEB.match(name)
@@ -721,6 +755,7 @@ def _options(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
         description="Prints what kernel modules need or provide. Reads their file names, one a line.",
     )
     parser.add_argument("what", choices=(*_NEED_STYLE, "greylist", "debian"))
+    parser.add_argument("--folder", help="where the answers for rpm go")
     parser.add_argument("--style", choices=sorted(STYLES), help="spelling of the dependencies")
     parser.add_argument("--flavour", help="SUSE's kernel flavour, where the module does not say it")
     parser.add_argument(
@@ -732,6 +767,8 @@ def _options(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.what in _NEED_STYLE and not options.style:
         parser.error("--style is needed")
+    if options.what == "rpm" and not options.folder:
+        parser.error("--folder is needed")
     if options.what == "greylist" and not options.stable:
         parser.error("--stable is needed")
     return options

@@ -10,6 +10,7 @@ import pytest
 
 from pkgkmod.modules import kmod_deps
 from pkgkmod.modules.kmod_deps import read_module
+from pkgkmod.templates import Templates
 from tests.fixtures.archive_modules import SMALL, archive_driver, driver_packages, image_modules
 from tests.fixtures.machine import NO_DATABASE, need
 
@@ -162,20 +163,12 @@ def test_the_oldest_python_of_a_build_root(kernel, tmp_path):
 
 
 SPEC = r"""
-%if 0%{?__required_ksyms_requires:1} || 0%{?__kmp_requires:1} || 0%{?fedora}
-%global own_dependencies 0
-%else
-%global own_dependencies 1
-%{!?machine_fileattrs: %global machine_fileattrs %{_fileattrsdir}}
-%global _fileattrsdir %%{_builddir}/%%{buildsubdir}/.fileattrs
-%global __pkgkmod_path ^(/usr)?/lib/(modules/.*[.]ko([.](gz|xz|zst))?|firmware/.*)$
-%global __pkgkmod_requires %%{_builddir}/%%{buildsubdir}/pkgkmod-deps requires --style %{style} --symvers %{symvers}
-%global __pkgkmod_provides %%{_builddir}/%%{buildsubdir}/pkgkmod-deps provides --style %{style}
-%global __pkgkmod_supplements %%{_builddir}/%%{buildsubdir}/pkgkmod-deps supplements --style %{style}
-%endif
+%define kernel_tree() %{trees}/%{1}/build
+%define each_kernel() %{lua: print(rpm.expand("%{" .. rpm.expand("%1") .. " " .. rpm.expand("%{kernel}") .. "}"))}
+@GENERATORS@
+%define __spec_install_post %{?find_dependencies}
 %global _wrong_version_format_terminate_build 0
 %global debug_package %{nil}
-%global __os_install_post %{nil}
 %global _build_id_links none
 Name: example
 Version: 1
@@ -188,11 +181,7 @@ An example.
 %setup -q -c -T
 cp -a %{content}/. .
 %install
-%if %{own_dependencies}
-mkdir -p .fileattrs
-ln -sf %{machine_fileattrs}/*.attr .fileattrs/
-: > .fileattrs/pkgkmod.attr
-%endif
+@INSTALL@
 mkdir -p %{buildroot}/usr/bin
 cp -a lib %{buildroot}/
 printf '#!/usr/bin/perl\n' > %{buildroot}/usr/bin/tool
@@ -213,12 +202,14 @@ def package(tmp_path):
     def build(style, kernel):
         shutil.copy2(PROGRAM, content / "pkgkmod-deps")
         (content / "pkgkmod-deps").chmod(0o755)
-        (tmp_path / "a.spec").write_text(SPEC)
-        defines = {"style": style, "symvers": symvers_of(kernel), "content": content, "_topdir": tmp_path}
+        values = {"dependency_style": style, "supplements": True}
+        ours = [Templates("spec-templates").render(name, values) for name in ("generators.j2", "install-generators.j2")]
+        (tmp_path / "a.spec").write_text(SPEC.replace("@GENERATORS@", ours[0]).replace("@INSTALL@", ours[1]))
+        defines = {"kernel": kernel, "trees": "/lib/modules", "content": content, "_topdir": tmp_path}
         defines["_dbpath"] = tmp_path / "db"
         words = [word for pair in defines.items() for word in ("--define", " ".join(map(str, pair)))]
         done = subprocess.run(
-            ["rpmbuild", "-bb", *words, tmp_path / "a.spec"], capture_output=True, text=True, check=False
+            ["rpmbuild", "-bb", "--nodeps", *words, tmp_path / "a.spec"], capture_output=True, text=True, check=False
         )
         return done, next(iter(sorted(tmp_path.glob("RPMS/*/*.rpm"))), None)
 

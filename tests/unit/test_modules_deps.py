@@ -68,6 +68,9 @@ def versions(*pairs, order="<", wide=True):
     return b"".join(struct.pack(layout, crc, name.encode()) for name, crc in pairs)
 
 
+VERSIONS = versions(("kfree", 1), ("other", 2), ("shared", 3))
+
+
 def program(*words, names="", code=0):
     """Run the program in this process: started anew each time, it would take most of the time of these tests."""
     stdout, stderr, stdin = io.StringIO(), io.StringIO(), io.TextIOWrapper(io.BytesIO(os.fsencode(names)))
@@ -269,12 +272,39 @@ def test_whatever_an_alias_or_a_name_holds_each_line_is_one_dependency(style, in
             assert line.isprintable()
 
 
+@pytest.mark.parametrize("style", sorted(STYLES))
+def test_what_rpm_asks_of_each_file_is_found_out_for_all_at_once(style, installed, tmp_path):
+    """Each file is asked about alone: that one module of a package offers what another takes is not left out."""
+    symvers = tmp_path / "trees-6.4.0-150600.23.47-default/Module.symvers"
+    symvers.parent.mkdir()
+    symvers.write_text(SYMVERS)
+    owner = madeup_elf({".modinfo": MODINFO, "__kcrctab": bytes(4)}, [("__crc_shared", "__kcrctab", 0, 0)])
+    names = [
+        installed("user.ko", madeup_elf({".modinfo": MODINFO + b"alias=pci:v1*\0", "__versions": VERSIONS})),
+        installed("owner.ko.xz", lzma.compress(owner)),
+        str(tmp_path / "lib/firmware/acme/a b.bin"),
+        installed("notes.txt", b"no module"),
+    ]
+    given = ("--style", style, "--symvers", symvers)
+    program("rpm", *given, "--folder", tmp_path / "answers", names="\n".join(names))
+    for what in ("requires", "provides", "supplements"):
+        for name in names[:3]:
+            assert Path(f"{tmp_path}/answers/{what}{name}").read_text() == program(what, *given, names=name).stdout
+        assert not Path(f"{tmp_path}/answers/{what}{names[3]}").exists()
+
+
+def test_a_file_that_cannot_be_read_fails_the_build_of_the_package(installed, tmp_path):
+    path = installed("text.ko", b"hello, this is no module\n")
+    done = program("rpm", "--style", "redhat", "--folder", tmp_path / "answers", names=path, code=1)
+    assert "not an ELF file" in done.stderr
+    assert not (tmp_path / "answers").exists()
+
+
 def test_a_symbol_that_is_no_name_is_refused(installed):
     path = installed("a.ko", madeup_elf({"__versions": versions(("x) = 1, evil", 1))}))
     done = program("requires", "--style", "redhat", names=path, code=1)
     assert "no C name" in done.stderr
-    # rpmbuild does not mind that a generator fails, so it must get something that it does mind
-    assert done.stdout == "!the-modules-cannot-be-read\n"
+    assert done.stdout == ""
 
 
 def test_no_flavour_to_be_had(installed):
@@ -442,13 +472,14 @@ def test_greylist_names_what_is_not_stable(tmp_path):
 
 def madeup_of(what):
     if what == "user":
-        return madeup_elf({"__versions": versions(("kfree", 1), ("other", 2), ("shared", 3))})
+        return madeup_elf({"__versions": VERSIONS})
     return madeup_elf({"__kcrctab": bytes(4)}, [("__crc_shared", "__kcrctab", 0, 0)])
 
 
 def test_what_is_asked_must_be_said_in_full():
     assert "--style is needed" in program("requires", code=2).stderr
     assert "--stable is needed" in program("greylist", code=2).stderr
+    assert "--folder is needed" in program("rpm", "--style", "suse", code=2).stderr
     assert "invalid choice" in program("requires", "--style", "arch", code=2).stderr
 
 

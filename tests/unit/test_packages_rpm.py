@@ -54,6 +54,24 @@ def test_every_golden_spec_is_understood_by_rpm(spec: Path) -> None:
     assert not PWNED.exists()
 
 
+@pytest.mark.parametrize(
+    "kernel, version, release, dependency",
+    [
+        ("5.14.0-427.el9.x86_64", "5.14.0-427.el9.x86_64", "5.14.0_427", "x = 5.14.0-427.el9.x86_64"),
+        ("5.14.0-427.13.1.el9_4.aarch64", "5.14.0-427.13.1.el9_4.aarch64", "5.14.0_427.13.1.el9_4", None),
+        ("6.1.0-56-rt-amd64", "6.1.0-56_rt_amd64", "6.1.0_56_rt_amd64", "x(6.1.0-56-rt-amd64)"),
+        ("6.12.117+deb12-amd64", "6.12.117+deb12-amd64", "6.12.117+deb12_amd64", "x = 6.12.117+deb12-amd64"),
+        ("6.15.8", "6.15.8", "6.15.8", "x = 6.15.8"),
+    ],
+)
+def test_how_the_macros_spell_a_kernel(kernel: str, version: str, release: str, dependency: str | None) -> None:
+    spec = (GOLDEN / "el9/example/kmod-e1000e.spec").read_text(encoding="utf-8")
+    macros = spec[spec.index("%define as_version()") : spec.index("%define kernel_tree()")]
+    asked = f"{macros}\n%{{as_version {kernel}}}|%{{as_release {kernel} .el9}}|%{{of_kernel x {kernel}}}"
+    said = subprocess.run(["rpm", "--eval", asked], capture_output=True, text=True, check=True).stdout.strip()
+    assert said.splitlines()[-1].split("|") == [version, release, dependency or f"x = {kernel}"]
+
+
 def test_what_the_spec_says_for_a_red_hat_kernel(tmp_path: Path) -> None:
     facts = parsed(rpm.render_spec(make_facts(make_job("el9", (KERNELS["el9"],))), None), tmp_path)
     assert (facts.name, facts.version) == ("kmod-e1000e", "6.1.90")
