@@ -279,10 +279,9 @@ class Workspace:
         return Path(os.environ.get("TMPDIR") or "/var/tmp") / f"pkgkmod-{os.getuid()}-{name}"
 
     def for_this_run(self, name: str) -> Path:
-        """Return a folder that programs of one run share, which others may write to; it is removed at the end."""
+        """Return a folder for what several steps of one run share; it is removed at the end."""
         folder = self._made_scratch_root() / name
         folder.mkdir(exist_ok=True)
-        folder.chmod(0o1777)  # the compiler may run as another user; the folder above is closed to others
         return folder
 
     def _made_scratch_root(self) -> Path:

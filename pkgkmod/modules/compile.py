@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
-from pkgkmod import data
 from pkgkmod.cachefolder import cache_folder
 from pkgkmod.command import Command, Completed
 from pkgkmod.data.kernelchanges import known_change
@@ -17,6 +15,7 @@ from pkgkmod.kernels.compiler import find_compiler, make_variables
 from pkgkmod.model.artifacts import BuiltModule, ModuleSet
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.project import Build
+from pkgkmod.modules.askedonce import give_option_answers
 from pkgkmod.programs import find_tool
 from pkgkmod.sandbox import Sandbox, isolation
 
@@ -28,9 +27,6 @@ _ERROR = re.compile(
 )
 _MAKE_ERROR = re.compile(r"^make(?:\[\d+\])?: \*\*\* |^[^\s:]*:\d+: \*\*\* |^.*: (?:command )?not found$")
 
-
-ASKED_ONCE = "pkgkmod-cc"
-"""The compiler, with a memory for what kbuild asks it about options."""
 _CCACHE_PLACE = Path("/tmp/pkgkmod-build")
 
 
@@ -39,7 +35,7 @@ def compile_command(
 ) -> Command:
     """Describe the make that compiles the build folder `folder` for `kernel`, as a part of the common budget of jobs.
 
-    `answers` is a folder that keeps what the compiler said about options, for other kernels with the same compiler.
+    `answers` is a folder with what the compiler said about options for other kernels (`keep_option_answers`).
     Raise CompilerError if the kernel's compiler is not installed.
     """
     compiler = find_compiler(kernel, any_compiler=build.any_compiler)
@@ -54,12 +50,7 @@ def compile_command(
         # The path of what is compiled is a part of what ccache goes by.
         sandbox = replace(sandbox, shared=cache, place=_CCACHE_PLACE) if sandbox else None
     elif answers:
-        wrapper = folder / ASKED_ONCE
-        wrapper.write_text(files(data).joinpath("build", ASKED_ONCE).read_text(encoding="utf-8"), encoding="utf-8")
-        wrapper.chmod(0o755)
-        variables = [f"KERNEL_CC={wrapper}" if v.startswith("KERNEL_CC=") else v for v in variables]
-        env = {"PKGKMOD_CC": str(compiler), "PKGKMOD_ANSWERS": str(answers)}
-        sandbox = replace(sandbox, shared=answers) if sandbox else None
+        env = give_option_answers(folder, answers)
     return Command(
         (
             *("make", "-f", "pkgkmod.mk", goal),

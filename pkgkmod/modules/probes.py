@@ -21,6 +21,7 @@ from pkgkmod.kernels.tree import read_options
 from pkgkmod.model.kernel import Kernel
 from pkgkmod.model.probes import Probe
 from pkgkmod.model.project import Build
+from pkgkmod.modules.askedonce import keep_option_answers
 from pkgkmod.modules.buildfolder import OPTIONS_FILE
 from pkgkmod.modules.compile import compile_command, first_error
 from pkgkmod.modules.probefiles import (
@@ -99,6 +100,8 @@ def ask_kernel(
     done = run(command)
     if not done.ok:
         _raise_broken(done, kernel)
+    if options_asked:
+        keep_option_answers(folder, options_asked)
     values = read_answers(answers_file(folder, kernel.uname_r), unknown)
     reasons = _reasons(answers_file(folder, kernel.uname_r).parent / "asked")
     made = {name: Answer(value, "" if value else reasons.get(name, "")) for name, value in values.items()}

@@ -12,6 +12,7 @@ from pkgkmod.kernels.inplace import in_place
 from pkgkmod.kernels.provide import repair_kernel
 from pkgkmod.model.artifacts import ModuleSet
 from pkgkmod.model.project import Project
+from pkgkmod.modules.askedonce import keep_option_answers
 from pkgkmod.modules.buildfolder import static_texts, write_build_folder
 from pkgkmod.modules.compile import collect_modules, compile_command, raise_compile_error
 from pkgkmod.modules.ownmake import names_for
@@ -100,6 +101,7 @@ class BuildModules:
             done = work.run(command)
             if not done.ok:
                 raise_compile_error(done, kernel, folder)
+            keep_option_answers(folder, answers)
             finished = folder / "modules" / kernel.uname_r
             for path in finished.iterdir():
                 if not path.name.startswith("."):
