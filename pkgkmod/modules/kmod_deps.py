@@ -11,6 +11,7 @@ itself, starts zstd itself, and keeps to old spellings.
 # ruff: noqa: UP006, UP035, UP045, B905
 
 import argparse
+import hashlib
 import io
 import os
 import re
@@ -732,8 +733,6 @@ def _describe_debs(names: Sequence[str]) -> None:
     The symbols go to debian/PACKAGE/usr/share/doc/PACKAGE/kernel-symbols, and their digest, as the hardware does, to
     debian/PACKAGE.substvars. All packages at once: a start of Python takes longer than reading modules does.
     """
-    import hashlib  # for this only: rpmbuild starts the program for each file
-
     packages: Dict[str, List[Module]] = {}
     for name in names:
         place = _IN_DEB.match(name)
