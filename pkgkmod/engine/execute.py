@@ -188,9 +188,9 @@ class _Execution:
     def _rank(self, key: Key) -> tuple[bool, float, int]:
         """Return a step's rank among those that are ready; the highest is the next.
 
-        A kernel of each series comes first: kbuild asks the compiler much the same for all of a series, and two that
-        begin together would both wait for each answer. Of what is alike, the newest kernel comes first: it has the
-        most headers, and types for BTF.
+        A kernel of each series comes first: kbuild asks the compiler much the same for all of a series, and the others
+        find the answers when they begin. Of what is alike, the newest kernel comes first: it has the most headers, and
+        types for BTF.
         """
         series = _series(self.steps[key])
         return bool(series) and series not in self.begun, self.urgency[key], self.place[key]
