@@ -10,7 +10,7 @@ import pytest
 from pkgkmod.modules.askedonce import ASKED_ONCE, give_option_answers, keep_option_answers
 from tests.fixtures.machine import need
 
-# As scripts/Kbuild.include and scripts/Makefile.compiler have it, before and since Linux 5.15.
+# As scripts/Kbuild.include and scripts/Makefile.compiler have it, in older kernels and today.
 OLD = """TMPOUT = .tmp_$$$$
 try-run = $(shell set -e; TMP=$(TMPOUT)/tmp; TMPO=$(TMPOUT)/tmp.o; mkdir -p $(TMPOUT); trap "rm -rf $(TMPOUT)" EXIT; \\
 	if ($(1)) >/dev/null 2>&1; then echo "$(2)"; else echo "$(3)"; fi)
@@ -49,10 +49,10 @@ def tree(tmp_path):
     answers = tmp_path / "answers"
     answers.mkdir()
 
-    def run(name, *, form=NEW, options="-m64", kept=True, keep=True):
+    def run(name, *, form=NEW, questions=QUESTIONS, options="-m64", kept=True, keep=True):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        (folder / "Makefile").write_text(form.replace("\\\\", "\\") + QUESTIONS.replace("\\\\", "\\"))
+        (folder / "Makefile").write_text(form.replace("\\\\", "\\") + questions.replace("\\\\", "\\"))
         (tmp_path / "asked").write_text("")
         variables = give_option_answers(folder, answers) if kept else {}
         argv = ["make", "-s", f"CC={compiler}", f"TREE=/usr/src/{name}", f"OPTIONS={options}"]
@@ -84,6 +84,17 @@ def test_each_question_is_asked_once(tree, form):
     assert tree("three", form=form, options="-m64 -O2") == (said, KEPT + NOT_KEPT), "other options are another question"
     assert tree("four", form=form, options="-O2 -m64") == (said, KEPT + NOT_KEPT), "so is another order"
     assert tree("five", form=form, options="-m64 -O2") == (said, NOT_KEPT)
+
+
+def test_the_option_that_holds_the_kernels_folder_is_a_question_of_its_own(tree, tmp_path):
+    """A compiler without it (gcc 7) was asked about the option before it, with the same flags."""
+    ask = "FLAGS += -fno-common\nfound += [$(call cc-option,-fmacro-prefix-map=$(TREE)/,-DOLD)]\n"
+    plain = QUESTIONS.replace(" -fmacro-prefix-map=$(TREE)/=\n", "\n").replace("comma :=", ask + "comma :=")
+    said, _ = tree("one", questions=plain, kept=False)
+    assert "[-fmacro-prefix-map=/usr/src/one/]" not in said
+    assert "[-DOLD]" in said, "gcc refuses one without a second part"
+    for name in ("one", "two"):
+        assert tree(name, questions=plain)[0] == said
 
 
 def test_what_a_failed_build_was_answered_is_not_kept(tree):

@@ -1,12 +1,12 @@
 # make reads this before the kernel's own makefiles (MAKEFILES). kbuild asks the compiler some 35 times for each kernel
-# whether it knows an option, by compiling nothing (try-run, scripts/Makefile.compiler; before Linux 5.15
+# whether it knows an option, by compiling nothing (try-run, scripts/Makefile.compiler; in older kernels
 # scripts/Kbuild.include), and each question costs as much as a small file. What was answered for another kernel is in
 # $(PKGKMOD_ANSWERS).mk: with the same options, the same compiler answers the same. New answers go to
 # $(PKGKMOD_ANSWERS).new; all else is asked as kbuild does it.
 
 pkgkmod-nothing :=
-# $(1) in letters that a variable's name may have; what names the kernel's own folder does not matter.
-pkgkmod-question = answer/$(subst $(pkgkmod-nothing) $(pkgkmod-nothing),|,$(subst =,~,$(subst :,;,$(subst $$,%,$(filter-out -fmacro-prefix-map=%,$(1))))))
+# $(1) in letters that a variable's name may have; the path of the kernel's own folder does not matter.
+pkgkmod-question = answer/$(subst $(pkgkmod-nothing) $(pkgkmod-nothing),|,$(subst =,~,$(subst :,;,$(subst $$,%,$(patsubst -fmacro-prefix-map=%,-fmacro-prefix-map=,$(1))))))
 # Not kept is what could be mistaken for another question, or means something to a shell or make.
 pkgkmod-odd = $(strip $(foreach one,| ~ ; % ' \ ` ( ) & < >,$(findstring $(one),$(1))) $(findstring \#,$(1)))
 pkgkmod-kept = $(if $(findstring -c -x c /dev/null -o "$$TMP",$(1)),$(if $(call pkgkmod-odd,$(1)),,$(call pkgkmod-question,$(1))))
