@@ -61,7 +61,7 @@ def kernel_side(kernel: Kernel, symbols: Iterable[str] | None = None) -> KernelS
     return KernelSide(kernel.uname_r, kernel.arch, exports, read_options(kernel.place), modules)
 
 
-@lru_cache(maxsize=16)  # packages of several formats are for the same kernels; ten kernels' take 4 MB
+@lru_cache(maxsize=16)  # packages of several formats are for the same kernels
 def _read_exports(file: str, stamp: object, symbols: frozenset[str]) -> tuple[Mapping[str, Export], frozenset[str]]:
     del stamp  # of the file: another content is another question
     return kmod_deps.read_exports(file, symbols)

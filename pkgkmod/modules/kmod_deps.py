@@ -79,7 +79,8 @@ STYLES = {
     ),
 }
 
-_NEED_STYLE = ("requires", "provides", "supplements", "rpm")
+_OF_RPM = ("requires", "provides", "supplements")
+_NEED_STYLE = (*_OF_RPM, "rpm")
 
 _MIB = 1024 * 1024
 _FILE_LIMIT = 2048 * _MIB  # a module with its debug information, of which little is read
@@ -694,10 +695,20 @@ def _answer(options: argparse.Namespace, names: Sequence[str]) -> List[str]:
         _answer_rpm(options, names)
         return []
     modules = [read_module(name) for name in names if _INSTALLED_MODULE.search(name)]
+    return _dependencies(options.what, modules, names, options)
+
+
+def _dependencies(
+    what: str,
+    modules: Sequence[Module],
+    names: Sequence[str],
+    options: argparse.Namespace,
+    tables: Optional[Dict[str, Dict[str, Export]]] = None,
+) -> List[str]:
     style = STYLES[options.style]
-    if options.what == "requires":
-        return requires(modules, style, options.symvers, options.flavour)
-    if options.what == "provides":
+    if what == "requires":
+        return requires(modules, style, options.symvers, options.flavour, tables)
+    if what == "provides":
         return provides(modules, style, names, options.flavour)
     return supplements(modules, style, options.flavour)
 
@@ -707,20 +718,16 @@ def _answer_rpm(options: argparse.Namespace, names: Sequence[str]) -> None:
 
     rpm asks for each file alone, and a start of Python takes longer than reading modules does.
     """
-    style, symvers, flavour = STYLES[options.style], options.symvers, options.flavour
     modules = {name: read_module(name) for name in names if _INSTALLED_MODULE.search(name)}
     wanted = _versioned(modules.values())
-    tables = {path: read_exports(path, wanted)[0] for path in symvers if style.kernel_symbol and wanted}
+    by_symbol = STYLES[options.style].kernel_symbol
+    tables = {path: read_exports(path, wanted)[0] for path in options.symvers if by_symbol and wanted}
     for name in names:
         one = [modules[name]] if name in modules else []
         if not one and not _FIRMWARE.search(name):
             continue
-        answers = {
-            "requires": requires(one, style, symvers, flavour, tables),
-            "provides": provides(one, style, [name], flavour),
-            "supplements": supplements(one, style, flavour),
-        }
-        for question, lines in answers.items():
+        for question in _OF_RPM:
+            lines = _dependencies(question, one, [name], options, tables)
             path = os.path.join(options.folder, question, name.lstrip("/"))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
