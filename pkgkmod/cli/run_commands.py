@@ -21,7 +21,7 @@ _NAMED = 3
 
 if TYPE_CHECKING:
     from pkgkmod.config.load import Loaded
-    from pkgkmod.engine.execute import Outcome, Run
+    from pkgkmod.engine.outcome import Outcome, Run
     from pkgkmod.engine.plan import Selection
     from pkgkmod.progress import Progress
     from pkgkmod.workspace import Result

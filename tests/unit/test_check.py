@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from pkgkmod.engine.execute import Run
+from pkgkmod.engine.outcome import Run
 from pkgkmod.errors import CheckError, ExitCode
 from pkgkmod.model.finding import Finding
 from pkgkmod.model.project import Project
